@@ -1,0 +1,37 @@
+"""The one configuration of wichi. Everything else is an argument or is derived from arguments.
+
+>>> import wichi
+>>> wichi.config.internal_frames = True  # show wichi's own frames in tracebacks
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Config:
+    """Settings that hold for the process.
+
+    Attributes:
+        internal_frames: keep wichi's own frames in the tracebacks of its errors
+            (starts from the environment: ``WICHI_TRACEBACK=full``).
+    """
+
+    internal_frames: bool = False
+
+
+config = Config(internal_frames=os.environ.get("WICHI_TRACEBACK") == "full")
+
+
+@dataclass(frozen=True, slots=True)
+class DebugMode:
+    """What ``wichi.debug()`` asks for in the running context (thread or task); see ``wichi.debug``."""
+
+    nans: bool = False
+
+
+# A context variable, not a field of Config: a thread that debugs must not slow down the others.
+debug_mode: ContextVar[DebugMode | None] = ContextVar("wichi_debug_mode", default=None)

@@ -1,0 +1,106 @@
+"""Trees of arrays: dict, list, tuple, NamedTuple, dataclass, ``None`` and registered classes. The one importer of optree.
+
+``None`` is an empty subtree, dicts keep the order of their sorted keys, and the fields of a dataclass are children
+unless marked ``static()``, as optree and JAX have it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import optree
+
+from wichi.errors import ArgumentError
+
+_NAMESPACE = "wichi"
+TreeDef = optree.PyTreeSpec
+T = TypeVar("T")
+
+
+def static(**field_options: Any) -> Any:
+    """A dataclass field that is no child of the tree: part of its structure, compared and hashed.
+
+    >>> @dataclasses.dataclass
+    ... class Layer:
+    ...     w: np.ndarray
+    ...     activation: str = static(default="relu")
+    """
+    return dataclasses.field(metadata={"static": True}, **field_options)
+
+
+def register(
+    cls: type[T],
+    flatten: Callable[[T], tuple[Sequence[Any], Hashable, Sequence[str]]],
+    unflatten: Callable[[Hashable, Sequence[Any]], T],
+) -> type[T]:
+    """Make ``cls`` an inner node: ``flatten(x) -> (children, static, field names)``, ``unflatten(static, children) -> x``."""
+    optree.register_pytree_node(
+        cls, flatten, unflatten, path_entry_type=optree.GetAttrEntry, namespace=_NAMESPACE  # type: ignore[arg-type]
+    )  # fmt: skip
+    return cls
+
+
+def register_dataclass(cls: type[T]) -> type[T]:
+    """Make the dataclass ``cls`` an inner node. Done by itself when one is first met in a tree."""
+    fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    children = tuple(f.name for f in fields if not f.metadata.get("static"))
+    fixed = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten(node: T) -> tuple[Sequence[Any], Hashable, Sequence[str]]:
+        return [getattr(node, n) for n in children], tuple(getattr(node, n) for n in fixed), children
+
+    def unflatten(values: Any, kids: Sequence[Any]) -> T:
+        # Not the constructor: its checks may refuse the traced values, specs or indices that trees also hold.
+        node = object.__new__(cls)
+        for name, value in (*zip(fixed, values, strict=True), *zip(children, kids, strict=True)):
+            object.__setattr__(node, name, value)
+        return node
+
+    return register(cls, flatten, unflatten)
+
+
+def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
+    """Leaves of ``tree`` from left to right, and its structure."""
+    leaves, treedef = optree.tree_flatten(tree, namespace=_NAMESPACE)
+    new = {type(x) for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type) and not hasattr(x, "__array_ufunc__")}
+    if not new:
+        return leaves, treedef
+    for cls in new:
+        register_dataclass(cls)
+    return flatten(tree)
+
+
+def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> Any:
+    """The tree of structure ``treedef`` that holds ``leaves``."""
+    return optree.tree_unflatten(treedef, leaves)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The leaves of ``tree`` from left to right."""
+    return flatten(tree)[0]
+
+
+def paths(treedef: TreeDef, root: str = "") -> list[str]:
+    """One readable path a leaf, as Python would write it: ``params['layers'][1].w``."""
+    return [accessor.codify(root) if root else accessor.codify("*")[1:] for accessor in optree.treespec_accessors(treedef)]
+
+
+def tree_map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """``f`` applied leaf by leaf to ``tree`` and to ``rest``, trees of the same structure.
+
+    Raises:
+        ArgumentError: a tree of ``rest`` has another structure.
+
+    >>> tree_map(lambda p, g: p - 0.1 * g, {"w": 1.0}, {"w": 5.0})
+    {'w': 0.5}
+    """
+    first, treedef = flatten(tree)
+    others = []
+    for other in rest:
+        more, other_def = flatten(other)
+        if other_def != treedef:
+            raise ArgumentError("tree_map was given trees of different structure.", value=f"{treedef} and {other_def}")
+        others.append(more)
+    return unflatten(treedef, map(f, first, *others))
