@@ -1,0 +1,257 @@
+"""The graph: frozen records, a builder that value-numbers, and the checker.
+
+The equation list *is* the topological order: tracing appends, passes keep the order, ``check`` asserts it. Nothing
+here recurses, so a chain of 100,000 equations is as good as one of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from wichi.errors import GraphError
+
+if TYPE_CHECKING:
+    from wichi.trace.primitive import Primitive
+
+# A size is an int today. Named free sizes (`Dim`) will be a class with int's arithmetic; nothing below asks for more.
+Shape = tuple[int, ...]
+
+_SHORT = {"float64": "f64", "float32": "f32", "bool": "bool"}
+
+
+class Aval(NamedTuple):
+    """What is known of a value before it is computed. ``weak``: it came from a Python scalar (NEP 50)."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    weak: bool = False
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+    def __str__(self) -> str:
+        name = self.dtype.name
+        short = _SHORT.get(name) or name.replace("uint", "u").replace("int", "i")
+        return f"{short}[{','.join(map(str, self.shape))}]"
+
+
+class Where(NamedTuple):
+    """The user's line an equation came from. ``backward``: a derivative rule made the equation for that line."""
+
+    file: str
+    line: int
+    function: str
+    backward: bool = False
+
+    def __str__(self) -> str:
+        place = f"line {self.line} in {self.function}"
+        return f"backward of {place}" if self.backward else place
+
+
+class Var:
+    """A value bound once: by the inputs or by one equation. Compared by identity."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: Aval) -> None:
+        self.aval = aval
+
+
+class Const:
+    """A value known while tracing: a NumPy scalar (by value) or an ndarray (by reference, read at each call)."""
+
+    __slots__ = ("aval", "value")
+
+    def __init__(self, value: Any, aval: Aval) -> None:
+        self.value, self.aval = value, aval
+
+    @property
+    def is_scalar(self) -> bool:
+        return not isinstance(self.value, np.ndarray)
+
+
+Atom = Var | Const
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eqn:
+    """``outs = prim(*ins, **params)``."""
+
+    prim: Primitive
+    ins: tuple[Atom, ...]
+    params: Mapping[str, Any]
+    outs: tuple[Var, ...]
+    where: Where | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A function as a list of equations: ``ins`` are bound by the caller, ``outs`` are what it returns.
+
+    ``print(graph)`` shows it as text, ``graph.dot()`` as Graphviz source, ``graph.draw()`` as a picture.
+    """
+
+    ins: tuple[Var, ...]
+    eqns: tuple[Eqn, ...]
+    outs: tuple[Atom, ...]
+    in_names: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        from wichi.trace import show
+
+        return show.text(self)
+
+    def dot(self) -> str:
+        """The graph as Graphviz source. Pure text: needs no program and no package."""
+        from wichi.trace import show
+
+        return show.dot(self)
+
+    def draw(self, path: str = "graph.svg") -> str:
+        """Write the graph as an SVG picture and return the path written.
+
+        Raises:
+            DrawError: no program to lay out the graph was found; the message has both ways to get one.
+        """
+        from wichi.trace import show
+
+        return show.draw(self, path)
+
+    def _repr_svg_(self) -> str:
+        from wichi.trace import show
+
+        return show.svg(show.dot(self))
+
+
+class Builder:
+    """Appends equations; one whose primitive, inputs and parameters were seen before is answered by the first.
+
+    So common subexpressions never exist. ``where`` is the line given to what is appended next; ``scope`` keeps
+    recomputed regions apart from their originals.
+    """
+
+    __slots__ = ("_numbers", "_scalars", "eqns", "producer", "scope", "where")
+
+    def __init__(self) -> None:
+        self.eqns: list[Eqn] = []
+        self.producer: dict[Var, Eqn] = {}
+        self.where: Where | None = None
+        self.scope: object = None
+        self._numbers: dict[Any, tuple[Atom, ...]] = {}
+        self._scalars: dict[Any, Const] = {}
+
+    def scalar(self, value: Any, weak: bool = False) -> Const:
+        """The constant for a NumPy scalar; equal bits give the same constant."""
+        key = (value.dtype, value.tobytes(), weak)
+        found = self._scalars.get(key)
+        if found is None:
+            found = self._scalars[key] = Const(value, Aval((), value.dtype, weak))
+        return found
+
+    def array(self, value: np.ndarray[Any, Any]) -> Const:
+        """The constant for an ndarray, held by reference."""
+        found = self._scalars.get(id(value))
+        if found is None:  # the Const keeps the array alive, so its id stays its own
+            found = self._scalars[id(value)] = Const(value, Aval(value.shape, value.dtype))
+        return found
+
+    def emit(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> tuple[Atom, ...]:
+        """The atoms that hold ``prim(*ins, **params)``: simplified, folded, found again, or appended."""
+        if prim.simplify is not None:
+            simpler = prim.simplify(self, ins, params)
+            if simpler is not None:
+                return (simpler,)
+        key = (prim, ins, self.scope, *params.items()) if prim.numbered else None
+        if key is not None:
+            found = self._numbers.get(key)
+            if found is not None:
+                return found
+        typed = prim.type(*[a.aval for a in ins], **params)
+        outs: tuple[Atom, ...]
+        if prim.folds and all(type(a) is Const and not isinstance(a.value, np.ndarray) for a in ins) and not typed.shape:
+            with np.errstate(all="ignore"):
+                value = np.asarray(prim.impl(*[a.value for a in ins], **params), typed.dtype)[()]  # type: ignore[union-attr]
+            outs = (self.scalar(value, typed.weak),)
+        else:
+            bound = tuple(map(Var, typed)) if prim.multiple else (Var(typed),)
+            eqn = Eqn(prim, ins, params, bound, self.where)
+            self.eqns.append(eqn)
+            for out in bound:
+                self.producer[out] = eqn
+            outs = bound
+        if key is not None:
+            self._numbers[key] = outs
+        return outs
+
+    def made_by(self, atom: Atom, name: str) -> Eqn | None:
+        """The equation that made ``atom`` if its primitive is called ``name``: what algebra rules look through."""
+        eqn = self.producer.get(atom) if type(atom) is Var else None
+        return eqn if eqn is not None and eqn.prim.name == name else None
+
+
+def reads(eqn: Eqn) -> Iterator[Var]:
+    """The variables an equation reads."""
+    return (a for a in eqn.ins if type(a) is Var)
+
+
+def dce(graph: Graph) -> Graph:
+    """Without the equations that no output needs."""
+    live = {o for o in graph.outs if type(o) is Var}
+    kept = []
+    for eqn in reversed(graph.eqns):
+        if any(o in live for o in eqn.outs) or eqn.prim.effect:
+            kept.append(eqn)
+            live.update(reads(eqn))
+    return Graph(graph.ins, tuple(reversed(kept)), graph.outs, graph.in_names)
+
+
+def check(graph: Graph) -> Graph:
+    """Assert the rules of a graph and return it: reads only what is bound, binds once, recomputed types agree.
+
+    Raises:
+        GraphError: names the equation, with the program around it.
+    """
+    bound = set(graph.ins)
+    if len(bound) != len(graph.ins):
+        raise GraphError("An input of the graph is bound twice.", value=str(graph))
+    for number, eqn in enumerate(graph.eqns):
+        fault = _fault(eqn, bound)
+        if fault:
+            nearby = Graph(graph.ins, graph.eqns[max(0, number - 10) : number + 11], ())
+            raise GraphError(f"Equation {number} ({eqn.prim.name}) {fault}.", value=str(nearby))
+        bound.update(eqn.outs)
+    for out in graph.outs:
+        if type(out) is Var and out not in bound:
+            raise GraphError("An output of the graph is bound by nothing.", value=str(graph))
+    return graph
+
+
+def _fault(eqn: Eqn, bound: set[Var]) -> str | None:
+    for var in reads(eqn):
+        if var not in bound:
+            return "reads a value that is not bound before it"
+    if any(out in bound for out in eqn.outs) or len(set(eqn.outs)) != len(eqn.outs):
+        return "binds a value that is bound already"
+    typed = eqn.prim.type(*[a.aval for a in eqn.ins], **eqn.params)
+    wanted = typed if eqn.prim.multiple else (typed,)
+    found = tuple(out.aval for out in eqn.outs)
+    if [(a.shape, a.dtype) for a in wanted] != [(a.shape, a.dtype) for a in found]:
+        return f"binds {', '.join(map(str, found))} but its type rule says {', '.join(map(str, wanted))}"
+    if eqn.prim.pointwise:
+        for atom in eqn.ins:
+            scalar = type(atom) is Const and atom.is_scalar
+            if atom.aval.shape != eqn.outs[0].aval.shape and not scalar:
+                return f"mixes shapes: only 0-d constants may stand beside {eqn.outs[0].aval.shape}"
+    return None

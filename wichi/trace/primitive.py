@@ -1,0 +1,225 @@
+"""What a primitive is: one record, complete. Constructors carry what a family shares; a row says what is special.
+
+Each primitive declares exactly one derivative (design: "each derivative is written once"):
+
+``partials(out, *ins)``    one partial an input; jvp and vjp multiply by it. ONE passes on, ZERO lets nothing through.
+``transpose(ct, i, ins)``  the cotangent of input ``i``; for functions linear in all inputs together, or, with
+                           ``multilinear=True``, in each input apart.
+``jvp(out, ins, tangents)`` a rule linear in the tangents; reverse mode pulls that small linear program back.
+
+Rules are ordinary expressions on whatever is passed: arrays when eager, traced values when staged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wichi.errors import ShapeError
+from wichi.trace.ir import Aval
+
+ONE, ZERO = object(), None
+Rule = Callable[..., Any]
+
+
+class Boxed:
+    """A value that stands for an array: traced (``Tracer``) or recorded (``Tensor``). The innermost one computes."""
+
+    __slots__ = ()
+    rank: int = 0  # how deep its trace is nested; the deepest argument stages the operation
+
+    @property
+    def aval(self) -> Aval:
+        raise NotImplementedError
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class Primitive:
+    """One operation of the graph; see the module's text. Called on values, it computes, records or stages."""
+
+    __slots__ = (
+        "batch", "differentiable", "effect", "folds", "impl", "jvp", "kernel", "multilinear", "multiple", "name",
+        "numbered", "partials", "pointwise", "samples", "simplify", "transpose", "type",
+    )  # fmt: skip
+    table: ClassVar[dict[str, Primitive]] = {}
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        type: Rule,
+        impl: Rule,
+        batch: Rule,
+        kernel: Any,
+        partials: Rule | None = None,
+        transpose: Rule | None = None,
+        jvp: Rule | None = None,
+        multilinear: bool = False,
+        differentiable: bool = True,
+        simplify: Rule | None = None,
+        samples: Rule | None = None,
+        pointwise: bool = False,
+        multiple: bool = False,
+        numbered: bool = True,
+        folds: bool = True,
+        effect: bool = False,
+    ) -> None:
+        assert sum(rule is not None for rule in (partials, transpose, jvp)) == differentiable, name
+        assert name not in self.table, name
+        self.name, self.type, self.impl, self.batch, self.kernel = name, type, impl, batch, kernel
+        self.partials, self.transpose, self.jvp, self.multilinear = partials, transpose, jvp, multilinear
+        self.differentiable, self.simplify, self.samples, self.pointwise = differentiable, simplify, samples, pointwise
+        self.multiple, self.numbered, self.folds, self.effect = multiple, numbered, folds and not multiple, effect
+        self.table[name] = self
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        top = None
+        for a in args:
+            if isinstance(a, Boxed) and (top is None or a.rank > top.rank):
+                top = a
+        if top is None:
+            return self.impl(*args, **params)
+        return top.stage(self, args, params)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_name, (self.name,)
+
+
+def _by_name(name: str) -> Primitive:
+    return Primitive.table[name]
+
+
+def aval_of(x: Any) -> Aval:
+    """Shape and dtype of an array, a scalar or a boxed value; Python scalars are weak."""
+    if isinstance(x, Boxed):
+        return x.aval
+    if isinstance(x, np.ndarray | np.generic):
+        return Aval(x.shape, x.dtype)
+    array = np.asarray(x)
+    return Aval(array.shape, array.dtype, type(x) in (int, float))
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, a scalar or a boxed value."""
+    return x.shape if hasattr(x, "shape") else np.shape(x)
+
+
+def pointwise_shape(name: str, avals: Sequence[Aval]) -> tuple[int, ...]:
+    """The common shape of the operands; 0-d constants may stand beside any shape."""
+    shape: tuple[int, ...] = ()
+    for aval in avals:
+        if aval.shape:
+            if shape and aval.shape != shape:
+                raise ShapeError(f"{name} of shapes {shape} and {aval.shape}")
+            shape = aval.shape
+    return shape
+
+
+def _batch_pointwise(prim: Primitive, args: Sequence[Any], batched: Sequence[bool], size: int, **params: Any) -> Any:
+    return prim(*[a if b or _plain_scalar(a) else lead(a, size) for a, b in zip(args, batched, strict=True)], **params)
+
+
+def _plain_scalar(a: Any) -> bool:
+    return not isinstance(a, Boxed | np.ndarray)
+
+
+def lead(x: Any, size: int) -> Any:
+    """``x`` repeated along a new leading axis of ``size``."""
+    return Primitive.table["broadcast"](x, shape=(size, *shape_of(x)), axes=(0,))
+
+
+def elementwise(
+    name: str,
+    impl: Rule,
+    partials: Rule | None = None,
+    *,
+    kernel: Rule,
+    arity: int = 1,
+    out: str | None = None,
+    domain: tuple[float, float] = (-2.0, 2.0),
+    dtypes: str = "f",
+    simplify: Rule | None = None,
+    type: Rule | None = None,
+    samples: Rule | None = None,
+) -> Primitive:
+    """A pointwise primitive: operands of one shape and dtype, ``out`` the result's dtype where it differs.
+
+    ``kernel(k, *scalars)`` is the scalar expression; ``domain`` is where tests draw from; ``dtypes`` are the kinds
+    (NumPy's letters) that the operation takes, also for tests.
+    """
+    out_dtype = np.dtype(out) if out else None
+
+    def same(*avals: Aval, **params: Any) -> Aval:
+        return Aval(pointwise_shape(name, avals), out_dtype or avals[-1].dtype, all(a.weak for a in avals))
+
+    def draw(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, Any]]]:
+        return [([sample(rng, shape, kind, domain) for _ in range(arity)], {})
+                for kind in dtypes for shape in ((3, 5), (17,), (), (2, 0))]  # fmt: skip
+
+    return Primitive(
+        name, type=type or same, impl=impl, batch=_batch_pointwise, kernel=Pointwise(kernel), partials=partials,
+        differentiable=partials is not None, simplify=simplify, samples=samples or draw, pointwise=True,
+    )  # fmt: skip
+
+
+def sample(
+    rng: np.random.Generator, shape: tuple[int, ...], kind: str = "f", domain: tuple[float, float] = (-2.0, 2.0)
+) -> Any:
+    """Random test data of a kind: ``f`` float64, ``e`` float32, ``i`` int64, ``b`` bool."""
+    if kind == "b":
+        return np.asarray(rng.integers(0, 2, shape), bool)
+    if kind == "i":
+        return np.asarray(rng.integers(int(domain[0]) * 3, int(domain[1]) * 3 + 1, shape), np.int64)
+    return np.asarray(rng.uniform(*domain, shape), np.float32 if kind == "e" else np.float64)
+
+
+# How a primitive runs natively. The schedule (wichi/kernels/schedule.py) knows these kinds and no primitive by name.
+
+
+class Pointwise:
+    """``scalar(k, *values, **params)`` builds one element of the result from one element of each operand."""
+
+    __slots__ = ("scalar",)
+
+    def __init__(self, scalar: Rule) -> None:
+        self.scalar = scalar
+
+
+class View:
+    """``move(layout, aval, **params)`` answers the layout of the result in the operand's memory, or None to copy."""
+
+    __slots__ = ("move",)
+
+    def __init__(self, move: Rule) -> None:
+        self.move = move
+
+
+class Reduction:
+    """The operand combined along ``axes`` by the scalar operation ``op``, from its neutral element."""
+
+    __slots__ = ("op",)
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+
+
+class Product:
+    """A matrix product of the last two axes, batched over the others."""
+
+    __slots__ = ()
+
+
+class Loops:
+    """``write(k, operands, results, **params)`` writes the loops itself; see ``wichi.kernels.loops.Writer``."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Rule) -> None:
+        self.write = write
