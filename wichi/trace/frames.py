@@ -1,0 +1,83 @@
+"""The user's line: which frame called us, and what it was doing. For messages and for the graph's side table."""
+
+from __future__ import annotations
+
+import dis
+import linecache
+import os
+import sys
+from types import CodeType, FrameType
+
+import numpy as np
+
+from wichi.trace.ir import Where
+
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
+)  # wichi/ and numpy/
+_internal: dict[str, bool] = {}
+
+
+def is_internal(file: str) -> bool:
+    """Whether a file belongs to wichi or NumPy rather than to the user."""
+    known = _internal.get(file)
+    if known is None:
+        known = _internal[file] = file.startswith(_OURS) or file.startswith("<frozen") or file.endswith(
+            ("/functools.py", "/contextlib.py", "/optree/ops.py")
+        )  # fmt: skip
+    return known
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame outside wichi and NumPy."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_internal(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def user_where() -> Where | None:
+    """The user's line that is running now."""
+    frame = user_frame()
+    if frame is None:
+        return None
+    code = frame.f_code
+    return Where(code.co_filename, frame.f_lineno, code.co_name)
+
+
+def describe(where: Where | None) -> str | None:
+    """``file:line in function:  source`` for messages."""
+    if where is None:
+        return None
+    source = linecache.getline(where.file, where.line).strip()
+    text = f"{where.file}:{where.line} in {where.function}" + (f":  {source}" if source else "")
+    return f"backward of {text}" if where.backward else text
+
+
+def segment(frame: FrameType) -> str | None:
+    """The source text of the expression that ``frame`` is evaluating, where Python recorded its columns."""
+    positions = _position(frame.f_code, frame.f_lasti)
+    if positions is None:
+        return None
+    first, last, start, stop = positions
+    lines = [linecache.getline(frame.f_code.co_filename, n) for n in range(first, last + 1)]
+    if not all(lines):
+        return None
+    raw = [line.encode() for line in lines]  # columns count UTF-8 bytes
+    raw[-1] = raw[-1][:stop]
+    raw[0] = raw[0][start:]
+    return " ".join(part.decode(errors="replace").strip() for part in raw)
+
+
+def _position(code: CodeType, lasti: int) -> tuple[int, int, int, int] | None:
+    for number, position in enumerate(code.co_positions()):
+        if number == lasti // 2:
+            return position if None not in position else None  # type: ignore[return-value]
+    return None
+
+
+def is_storing(frame: FrameType) -> bool:
+    """Whether ``frame`` is in the middle of ``a[i] = value``."""
+    return any(
+        step.offset == frame.f_lasti and step.opname.startswith("STORE_S") for step in dis.get_instructions(frame.f_code)
+    )

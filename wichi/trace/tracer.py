@@ -1,0 +1,432 @@
+"""Tracing: run a Python function on values that record what is done to them.
+
+There is one ``Tracer`` class and one staging trace, no interpreter stack. ``grad(f)`` called on traced values traces
+``f``, transforms the graph, and inlines it. A traced value of an outer trace is a captured constant input of the
+inner graph and is never differentiated there, so perturbation confusion cannot happen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from wichi.errors import (
+    ConditionError,
+    DtypeError,
+    EscapedValueError,
+    MissingRuleError,
+    PlainArrayError,
+    PlainArrayWriteError,
+    PlainFloatError,
+)
+from wichi.trace import frames
+from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
+from wichi.trace.primitive import Boxed, Primitive, aval_of
+
+_depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
+_SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
+
+
+class Registry:
+    """What a boxed value does for Python's operators, its methods and NumPy's functions.
+
+    The one inverted dependency of the house: ``wichi.numpy`` (a higher floor) writes it once when imported; boxed
+    values look names up here. A name is written once.
+    """
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Callable[..., Any]] = {}
+        self.functions: dict[Any, Callable[..., Any]] = {}  # a NumPy function or ufunc -> ours
+
+    def add(self, table: dict[Any, Callable[..., Any]], entries: dict[Any, Callable[..., Any]]) -> None:
+        for name, function in entries.items():
+            assert table.get(name, function) is function, f"{name} is registered twice"
+            table[name] = function
+
+
+registry = Registry()
+
+
+def supported(dtype: np.dtype[Any], what: str = "This value") -> np.dtype[Any]:
+    """The dtype in native byte order, or an error of ours.
+
+    Raises:
+        DtypeError: wichi does not compute with this dtype.
+    """
+    native = dtype.newbyteorder("=")
+    if native in _SUPPORTED:
+        return native
+    raise DtypeError(
+        f"{what} has dtype {dtype}, which wichi does not compute with.",
+        at=frames.describe(frames.user_where()),
+        because="values are float64, float32, integers or bool",
+        fix="convert it first, for instance np.asarray(x, dtype=float)",
+    )
+
+
+class Trace:
+    """One run of a function on traced values: a builder, its depth, and what it captured from outer traces."""
+
+    __slots__ = ("active", "builder", "captured", "concretise", "depth", "name", "origin")
+
+    def __init__(self, depth: int, name: str, concretise: Callable[[Var], Any] | None = None) -> None:
+        self.builder = Builder()
+        self.depth, self.name, self.concretise = depth, name, concretise
+        self.captured: dict[int, tuple[Boxed, Var]] = {}
+        self.active = True
+        self.origin: Where | None = None  # set while a derivative rule runs: its equations keep the line they came from
+
+    def lift(self, x: Any) -> Atom:
+        """The atom that holds ``x`` in this trace."""
+        if isinstance(x, Tracer):
+            if x.trace is self:
+                return x.atom
+            return self._capture(x)
+        if isinstance(x, Boxed):  # an eager Tensor: read by its data
+            x = x.data  # type: ignore[attr-defined]
+        if isinstance(x, np.ndarray):
+            if x.dtype not in _SUPPORTED:
+                supported(x.dtype)
+                x = x.astype(x.dtype.newbyteorder("="))
+            return self.builder.array(x)
+        weak = type(x) in (int, float)
+        if not isinstance(x, np.generic):
+            try:
+                x = np.asarray(x)[()]
+            except OverflowError:
+                raise DtypeError(f"The integer {x} fits no dtype.", at=frames.describe(frames.user_where())) from None
+        if isinstance(x, np.ndarray):
+            return self.lift(x)
+        supported(x.dtype)
+        return self.builder.scalar(x, weak)
+
+    def _capture(self, x: Tracer) -> Atom:
+        if not x.trace.active:
+            _escaped(x)
+        if type(x.atom) is Const:
+            return x.atom
+        found = self.captured.get(id(x))
+        if found is None:
+            found = self.captured[id(x)] = (x, Var(x.aval))
+        return found[1]
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if not self.active:
+            _escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
+        builder = self.builder
+        builder.where = self.origin or frames.user_where()
+        outs = builder.emit(prim, tuple([self.lift(a) for a in args]), params)
+        if prim.multiple:
+            return tuple(Tracer(self, out) for out in outs)
+        return Tracer(self, outs[0])
+
+    def line_of(self, atom: Atom) -> Where | None:
+        eqn = self.builder.producer.get(atom) if type(atom) is Var else None
+        return eqn.where if eqn else None
+
+
+class Tracer(Boxed):
+    """A value inside a transform. Messages never say "tracer": to the user it is "a value inside grad/jit"."""
+
+    __slots__ = ("atom", "trace")
+    __array_priority__ = 1000
+
+    def __init__(self, trace: Trace, atom: Atom) -> None:
+        self.trace, self.atom = trace, atom
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        return self.trace.depth
+
+    @property
+    def aval(self) -> Aval:
+        return self.atom.aval
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        return self.trace.stage(prim, args, params)
+
+    def __repr__(self) -> str:
+        return f"<{self.aval} inside {self.trace.name}>"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # What Python needs a number for. The caller of `trace` may give one; by default these are errors.
+
+    def _concrete(self, need: str) -> Any:
+        if not self.trace.active:
+            _escaped(self)
+        if type(self.atom) is Const:
+            return self.atom.value
+        if self.trace.concretise is not None:
+            return self.trace.concretise(self.atom)
+        _needs_value(self, need)
+
+    def __bool__(self) -> bool:
+        if self.aval.size != 1:
+            raise ConditionError(
+                f"The truth of an array of shape {self.aval.shape} is ambiguous.",
+                at=frames.describe(frames.user_where()), value=_made(self), fix="use .any() or .all()",
+            )  # fmt: skip
+        return bool(self._concrete("condition"))
+
+    def __int__(self) -> int:
+        return int(self._concrete("int"))
+
+    def __index__(self) -> int:
+        if self.aval.dtype.kind not in "iu":
+            raise TypeError(f"only integers can be an index, not {self.aval}")
+        return int(self._concrete("index"))
+
+    def __float__(self) -> float:
+        if type(self.atom) is Const:
+            return float(self.atom.value)
+        _needs_plain(self)
+
+    def __complex__(self) -> complex:
+        _needs_plain(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        _needs_plain(self, array=True)
+
+    def __reduce__(self) -> NoReturn:
+        raise EscapedValueError(
+            "A value inside a transform cannot be pickled or copied out.", at=frames.describe(frames.user_where())
+        )
+
+    def item(self) -> NoReturn:
+        _needs_plain(self)
+
+    def tolist(self) -> NoReturn:
+        _needs_plain(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What ``trace`` answers: the graph, what the function returned (of atoms), and values captured from outside."""
+
+    graph: Graph
+    captured: tuple[Boxed, ...]
+    value: Any
+
+
+def trace(
+    fn: Callable[..., Sequence[Any]],
+    avals: Sequence[Aval],
+    *,
+    name: str = "jit",
+    concretise: Callable[[Var], Any] | None = None,
+) -> Traced:
+    """Run ``fn`` on one traced value per aval; it returns the flat list of results.
+
+    Captured values of outer traces become inputs after the given ones, in order.
+    """
+    depth = _depth.get() + 1
+    run = Trace(depth, name, concretise)
+    ins = tuple(map(Var, avals))
+    token = _depth.set(depth)
+    try:
+        results = fn(*[Tracer(run, v) for v in ins])
+        outs = tuple([run.lift(x) for x in results])
+    finally:
+        _depth.reset(token)
+        run.active = False
+    outer = tuple(x for x, _ in run.captured.values())
+    graph = Graph(ins + tuple(v for _, v in run.captured.values()), tuple(run.builder.eqns), outs)
+    return Traced(dce(graph), outer, results)
+
+
+def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tuple[str, ...] = ()) -> Graph:
+    """The graph of ``fn``, a walker that runs rules on traced values. It captures nothing."""
+    traced = trace(fn, ins)
+    assert not traced.captured
+    return Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
+
+
+def concrete(x: Any) -> Any | None:
+    """The number behind ``x`` if it is known now: a plain scalar or a folded constant; None otherwise."""
+    if isinstance(x, Tracer):
+        return x.atom.value if type(x.atom) is Const and x.atom.is_scalar else None
+    return None if isinstance(x, Boxed | np.ndarray) else x
+
+
+def at_line(trace_of: Any, where: Where | None, backward: bool) -> None:
+    """Let equations staged next keep ``where``: called by the walkers before they run a rule."""
+    if isinstance(trace_of, Tracer):
+        trace_of.trace.origin = where._replace(backward=True) if where is not None and backward else where
+
+
+def no_rule(function: Any, why: str = "") -> NoReturn:
+    """Raise W201 for a NumPy function without an entry in the registry."""
+    name = getattr(function, "__name__", str(function))
+    near = _nearest(name)
+    raise MissingRuleError(
+        f"np.{name} cannot be traced by wichi{why}.",
+        at=frames.describe(frames.user_where()),
+        because="wichi needs a rule for each NumPy function to differentiate and compile it",
+        fix=f"write it with {near}" if near else "write it with functions that wichi.numpy has",
+    )
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    known = {getattr(f, "__name__", "") for f in registry.functions}
+    return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2))
+
+
+def _made(x: Tracer) -> str:
+    line = x.trace.line_of(x.atom)
+    return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
+
+
+def _escaped(x: Tracer) -> NoReturn:
+    raise EscapedValueError(
+        f"A value made inside {x.trace.name} is used after it finished.",
+        at=frames.describe(frames.user_where()),
+        value=_made(x),
+        because="it stood for a number only while the function was traced",
+        fix="return it from the function (value_and_grad(..., has_aux=True) carries extra results)",
+    )
+
+
+def _needs_value(x: Tracer, need: str) -> NoReturn:
+    frame = frames.user_frame()
+    text = (frames.segment(frame) if frame else None) or ("a condition" if need == "condition" else "an integer")
+    if need == "condition":
+        what = f"The condition `{text}` depends on input values, so one compiled graph cannot contain both branches."
+        fix = f"choose between values with np.where: np.where({text}, if_true, if_false)"
+    else:
+        what = f"`{text}` needs an integer, but it depends on input values."
+        fix = "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure)"
+    raise ConditionError(
+        what, at=frames.describe(frames.user_where()), value=_made(x),
+        because=f"inside {x.trace.name} the value is not known yet when Python asks for it", fix=fix,
+    )  # fmt: skip
+
+
+def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
+    if not x.trace.active:
+        _escaped(x)
+    frame = frames.user_frame()
+    at, value = frames.describe(frames.user_where()), _made(x)
+    text = (frames.segment(frame) if frame else None) or ""
+    if frame is not None and frames.is_storing(frame):
+        target = text.split("[")[0].strip() or "the array"
+        raise PlainArrayWriteError(
+            f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
+            at=at, value=value, because="a NumPy array holds numbers, not values still to be computed",
+            fix=f"collect the elements and build it at once: {target} = wichi.numpy.stack([...])",
+        )  # fmt: skip
+    if array:
+        inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
+        what = "stack" if inside.startswith("[") else "array"
+        raise PlainArrayError(
+            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.", at=at, value=value,
+            because="NumPy would turn them into plain numbers",
+            fix=f"np.stack({inside})" if what == "stack" else f"use {inside} itself, or wichi.numpy.array({inside})",
+        )  # fmt: skip
+    function = text.split("(")[0] or "float"
+    inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"
+    fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
+        f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
+    raise PlainFloatError(
+        f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
+        at=at, value=value, because="a Python float is a number, not a value still to be computed", fix=fix,
+    )  # fmt: skip
+
+
+_FROM_MATH = {
+    "acos": "arccos", "asin": "arcsin", "atan": "arctan", "atan2": "arctan2", "fabs": "abs", "pow": "power",
+    "acosh": "arccosh", "asinh": "arcsinh", "atanh": "arctanh", "fsum": "sum", "ceil": "ceil",
+}  # fmt: skip
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_OTHERS = ("neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "divmod", "rdivmod", "round")
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def operator(*args: Any) -> Any:
+        return registry.methods[name](*args)
+
+    operator.__name__ = name
+    return operator
+
+
+for _name in itertools.chain(_OTHERS, _BINARY, (f"r{n}" for n in _BINARY)):
+    setattr(Boxed, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def _getattr(self: Boxed, name: str) -> Any:
+    found = registry.methods.get(name)
+    if found is None:
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; arrays inside transforms offer "
+                             f"{', '.join(n for n in registry.methods if not n.startswith('_'))}")  # fmt: skip
+    return found(self) if name in _PROPERTIES else found.__get__(self)
+
+
+_PROPERTIES = frozenset({"T", "mT", "real"})
+
+
+def _setitem(self: Boxed, index: Any, value: Any) -> NoReturn:
+    frame = frames.user_frame()
+    target = ((frames.segment(frame) if frame else None) or "x[i]").split("[")[0]
+    raise PlainArrayWriteError(
+        f"`{target}` is a value inside a transform and cannot be written in place.",
+        at=frames.describe(frames.user_where()), because="its derivative needs the old value",
+        fix=f"{target} = np.where(mask, new, {target})",
+    )  # fmt: skip
+
+
+def _len(self: Boxed) -> int:
+    if not self.aval.shape:
+        raise TypeError("len() of a 0-d value")
+    return self.aval.shape[0]
+
+
+def _iter(self: Boxed) -> Any:
+    if not self.aval.shape:
+        raise TypeError("iteration over a 0-d value")
+    return (self[i] for i in range(self.aval.shape[0]))  # type: ignore[index]
+
+
+def _array_ufunc(self: Boxed, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    entry = registry.functions.get((ufunc, method)) if method != "__call__" else registry.functions.get(ufunc)
+    out = kwargs.pop("out", None)
+    if entry is None:
+        no_rule(ufunc, "" if method == "__call__" else f" (its method {method})")
+    if out is not None and not all(o is None for o in out):
+        return _into(out, entry(*inputs, **kwargs))
+    return entry(*inputs, **kwargs)
+
+
+def _into(out: tuple[Any, ...], result: Any) -> Any:
+    """``a += t`` with a plain array ``a`` reaches NumPy with ``out=(a,)``: refuse, or the gradient would be lost."""
+    frame = frames.user_frame()
+    text = (frames.segment(frame) if frame else None) or ""
+    raise PlainArrayWriteError(
+        f"`{text or 'out='}` writes a value inside a transform into a plain ndarray, which would lose its gradient.",
+        at=frames.describe(frames.user_where()),
+        because="a NumPy array holds numbers, not values still to be computed",
+        fix=(f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}" if "+=" in text else "make a new array instead"),
+    )
+
+
+def _array_function(self: Boxed, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    entry = registry.functions.get(function)
+    if entry is None:
+        no_rule(function)
+    return entry(*args, **kwargs)
+
+
+for _name, _function in {
+    "__getattr__": _getattr, "__setitem__": _setitem, "__len__": _len, "__iter__": _iter,
+    "__array_ufunc__": _array_ufunc, "__array_function__": _array_function,
+    "shape": property(lambda self: self.aval.shape), "dtype": property(lambda self: self.aval.dtype),
+    "ndim": property(lambda self: len(self.aval.shape)), "size": property(lambda self: self.aval.size),
+}.items():  # fmt: skip
+    setattr(Boxed, _name, _function)
