@@ -169,6 +169,8 @@ class Builder:
 
     def emit(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> tuple[Atom, ...]:
         """The atoms that hold ``prim(*ins, **params)``: simplified, folded, found again, or appended."""
+        if prim.pointwise and len(ins) > 1:
+            ins = self._fills_as_scalars(ins)
         if prim.simplify is not None:
             simpler = prim.simplify(self, ins, params)
             if simpler is not None:
@@ -194,6 +196,17 @@ class Builder:
         if key is not None:
             self._numbers[key] = outs
         return outs
+
+    def _fills_as_scalars(self, ins: tuple[Atom, ...]) -> tuple[Atom, ...]:
+        """Beside a full operand, an array filled with one constant is that constant."""
+        scalars = tuple(self.filled_with(a) or a for a in ins)
+        return scalars if any(s is a and a.aval.shape for s, a in zip(scalars, ins, strict=True)) else ins
+
+    def filled_with(self, atom: Atom) -> Const | None:
+        """The scalar constant that fills ``atom``, if one does."""
+        while (eqn := self.made_by(atom, "broadcast")) is not None:
+            atom = eqn.ins[0]
+        return atom if type(atom) is Const and atom.is_scalar else None
 
     def made_by(self, atom: Atom, name: str) -> Eqn | None:
         """The equation that made ``atom`` if its primitive is called ``name``: what algebra rules look through."""

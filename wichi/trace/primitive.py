@@ -140,7 +140,9 @@ def elementwise(
     impl: Rule,
     partials: Rule | None = None,
     *,
-    kernel: Rule,
+    jvp: Rule | None = None,
+    transpose: Rule | None = None,
+    kernel: Rule | None = None,
     arity: int = 1,
     out: str | None = None,
     domain: tuple[float, float] = (-2.0, 2.0),
@@ -151,21 +153,25 @@ def elementwise(
 ) -> Primitive:
     """A pointwise primitive: operands of one shape and dtype, ``out`` the result's dtype where it differs.
 
-    ``kernel(k, *scalars)`` is the scalar expression; ``domain`` is where tests draw from; ``dtypes`` are the kinds
-    (NumPy's letters) that the operation takes, also for tests.
+    ``kernel(k, *scalars)`` is the scalar expression, by default the scalar operation of the same name; ``domain`` is
+    where tests draw from; ``dtypes`` are the kinds (as in ``sample``) that tests run it on.
     """
     out_dtype = np.dtype(out) if out else None
 
     def same(*avals: Aval, **params: Any) -> Aval:
         return Aval(pointwise_shape(name, avals), out_dtype or avals[-1].dtype, all(a.weak for a in avals))
 
+    def by_name(k: Any, *scalars: Any) -> Any:
+        return k.compute(name, *scalars)
+
     def draw(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, Any]]]:
         return [([sample(rng, shape, kind, domain) for _ in range(arity)], {})
                 for kind in dtypes for shape in ((3, 5), (17,), (), (2, 0))]  # fmt: skip
 
     return Primitive(
-        name, type=type or same, impl=impl, batch=_batch_pointwise, kernel=Pointwise(kernel), partials=partials,
-        differentiable=partials is not None, simplify=simplify, samples=samples or draw, pointwise=True,
+        name, type=type or same, impl=impl, batch=_batch_pointwise, kernel=Pointwise(kernel or by_name),
+        partials=partials, jvp=jvp, transpose=transpose, differentiable=bool(partials or jvp or transpose),
+        simplify=simplify, samples=samples or draw, pointwise=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,151 @@
+"""Pointwise primitives: a row each. Partials prefer ``out`` to recomputing; ties, poles and edges stand at the row.
+
+Rules that choose (where, maximum, relu, abs at 0) select instead of multiplying by 0 or 1, so that an infinite
+cotangent of the branch not taken cannot become nan.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from wichi.ops import algebra
+from wichi.trace.ir import Aval
+from wichi.trace.primitive import ONE, ZERO, Primitive, elementwise, pointwise_shape, sample
+
+_LN2, _LN10 = math.log(2.0), math.log(10.0)
+
+# --- arithmetic ------------------------------------------------------------------------------------------------
+add = elementwise("add", np.add, lambda out, x, y: (ONE, ONE), arity=2, dtypes="feib", simplify=algebra.add)
+sub = elementwise("sub", np.subtract, lambda out, x, y: (ONE, -1), arity=2, dtypes="fei", simplify=algebra.sub)
+mul = elementwise("mul", np.multiply, lambda out, x, y: (y, x), arity=2, dtypes="feib", simplify=algebra.mul)
+div = elementwise("div", np.divide, lambda out, x, y: (1 / y, -out / y), arity=2, domain=(0.5, 2.0), dtypes="fe",
+                  simplify=algebra.div)  # fmt: skip
+neg = elementwise("neg", np.negative, lambda out, x: (-1,), dtypes="fei", simplify=algebra.neg)
+# Piecewise constant: the derivative is 0 wherever it exists. At its jumps it is 0 too.
+floordiv = elementwise("floordiv", np.floor_divide, lambda out, x, y: (ZERO, ZERO), arity=2, domain=(0.5, 2.0), dtypes="fei")
+mod = elementwise("mod", np.mod, lambda out, x, y: (ONE, -floordiv(x, y)), arity=2, domain=(0.5, 2.0), dtypes="fei")
+square = elementwise("square", np.square, lambda out, x: (2 * x,), kernel=lambda k, x: x * x, dtypes="fei")
+abs_ = elementwise("abs", np.abs, lambda out, x: (sign(x),), dtypes="fei")
+sign = elementwise("sign", np.sign, lambda out, x: (ZERO,), dtypes="fei")
+floor = elementwise("floor", np.floor, lambda out, x: (ZERO,), dtypes="fe")
+ceil = elementwise("ceil", np.ceil, lambda out, x: (ZERO,), dtypes="fe")
+trunc = elementwise("trunc", np.trunc, lambda out, x: (ZERO,), dtypes="fe")
+rint = elementwise("rint", np.rint, lambda out, x: (ZERO,), dtypes="fe")
+
+
+def _power_partials(out: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    # x**0 is 1 everywhere, so its partial in x is 0, also at x = 0, where y * x**(y - 1) would be 0 * inf.
+    in_x = where(y == 0, 0 * y, y * pow_(x, where(y == 0, 0 * y + 1, y - 1)))
+    # The limit of out * log(x) at x = 0 is 0 for y > 0 (as in JAX); for x < 0 there is none: nan.
+    return in_x, where(x == 0, 0 * x, out * log(where(x == 0, 0 * x + 1, x)))
+
+
+pow_ = elementwise("pow", np.power, _power_partials, arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power)
+
+
+# --- comparisons and logic: no derivative ----------------------------------------------------------------------
+def _comparison(name: str, ufunc: np.ufunc) -> Primitive:
+    return elementwise(name, ufunc, arity=2, out="bool", dtypes="feib")
+
+
+eq, ne = _comparison("eq", np.equal), _comparison("ne", np.not_equal)
+lt, le = _comparison("lt", np.less), _comparison("le", np.less_equal)
+gt, ge = _comparison("gt", np.greater), _comparison("ge", np.greater_equal)
+and_ = elementwise("and", np.bitwise_and, arity=2, dtypes="bi")
+or_ = elementwise("or", np.bitwise_or, arity=2, dtypes="bi")
+xor = elementwise("xor", np.bitwise_xor, arity=2, dtypes="bi")
+not_ = elementwise("not", np.invert, dtypes="bi")
+
+
+# --- choosing --------------------------------------------------------------------------------------------------
+def _where_type(c: Aval, x: Aval, y: Aval) -> Aval:
+    return Aval(pointwise_shape("where", (c, x, y)), x.dtype, x.weak and y.weak)
+
+
+def _where_samples(rng: np.random.Generator) -> list[Any]:
+    return [([sample(rng, s, "b"), sample(rng, s, kind), sample(rng, s, kind)], {})
+            for kind in "feib" for s in ((3, 5), (17,), (), (2, 0))]  # fmt: skip
+
+
+# Linear in both branches together, for a fixed condition: what the condition does not choose gets exactly 0.
+where = elementwise(
+    "where", np.where, type=_where_type, samples=_where_samples, simplify=algebra.where,
+    transpose=lambda ct, i, ins: where(ins[0], ct, 0 * ct) if i == 1 else where(ins[0], 0 * ct, ct),
+    kernel=lambda k, c, x, y: k.select(c, x, y),
+)  # fmt: skip
+
+
+def _between(out: Any, ins: Any, tangents: Any, first_wins: Any) -> Any:
+    (x, y), (x_dot, y_dot) = ins, tangents
+    return where(first_wins(x, y), x_dot, where(x == y, (x_dot + y_dot) * 0.5, y_dot))  # a tie is split evenly
+
+
+maximum = elementwise("maximum", np.maximum, arity=2, dtypes="feib", jvp=lambda o, ins, ts: _between(o, ins, ts, gt))
+minimum = elementwise("minimum", np.minimum, arity=2, dtypes="feib", jvp=lambda o, ins, ts: _between(o, ins, ts, lt))
+# The derivative at 0 is 0, as in PyTorch and JAX.
+relu = elementwise("relu", lambda x: np.maximum(x, x.dtype.type(0)), kernel=lambda k, x: k.maximum(x, 0), dtypes="fei",
+                   jvp=lambda out, ins, ts: where(ins[0] > 0, ts[0], 0 * ts[0]))  # fmt: skip
+
+# --- exponentials and roots --------------------------------------------------------------------------------------
+exp = elementwise("exp", np.exp, lambda out, x: (out,), dtypes="fe")
+exp2 = elementwise("exp2", np.exp2, lambda out, x: (out * _LN2,), dtypes="fe")
+expm1 = elementwise("expm1", np.expm1, lambda out, x: (out + 1,), dtypes="fe")
+log = elementwise("log", np.log, lambda out, x: (1 / x,), domain=(0.1, 3.0), dtypes="fe")
+log2 = elementwise("log2", np.log2, lambda out, x: (1 / (x * _LN2),), domain=(0.1, 3.0), dtypes="fe")
+log10 = elementwise("log10", np.log10, lambda out, x: (1 / (x * _LN10),), domain=(0.1, 3.0), dtypes="fe")
+log1p = elementwise("log1p", np.log1p, lambda out, x: (1 / (x + 1),), domain=(-0.9, 3.0), dtypes="fe")
+# The derivative at 0 is infinite, as the mathematics has it.
+sqrt = elementwise("sqrt", np.sqrt, lambda out, x: (0.5 / out,), domain=(0.1, 3.0), dtypes="fe")
+cbrt = elementwise("cbrt", np.cbrt, lambda out, x: (1 / (3 * square(out)),), domain=(0.1, 3.0), dtypes="fe")
+
+# --- circular and hyperbolic ---------------------------------------------------------------------------------------
+sin = elementwise("sin", np.sin, lambda out, x: (cos(x),), dtypes="fe")
+cos = elementwise("cos", np.cos, lambda out, x: (-sin(x),), dtypes="fe")
+tan = elementwise("tan", np.tan, lambda out, x: (1 + square(out),), domain=(-1.2, 1.2), dtypes="fe")
+arcsin = elementwise("arcsin", np.arcsin, lambda out, x: (1 / sqrt(1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
+arccos = elementwise("arccos", np.arccos, lambda out, x: (-1 / sqrt(1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
+arctan = elementwise("arctan", np.arctan, lambda out, x: (1 / (1 + square(x)),), dtypes="fe")
+
+
+def _arctan2_partials(out: Any, y: Any, x: Any) -> tuple[Any, Any]:
+    square_radius = square(x) + square(y)
+    return x / square_radius, -y / square_radius
+
+
+arctan2 = elementwise("arctan2", np.arctan2, _arctan2_partials, arity=2, domain=(0.2, 2.0), dtypes="fe")
+sinh = elementwise("sinh", np.sinh, lambda out, x: (cosh(x),), dtypes="fe")
+cosh = elementwise("cosh", np.cosh, lambda out, x: (sinh(x),), dtypes="fe")
+tanh = elementwise("tanh", np.tanh, lambda out, x: (1 - square(out),), dtypes="fe")
+arcsinh = elementwise("arcsinh", np.arcsinh, lambda out, x: (1 / sqrt(square(x) + 1),), dtypes="fe")
+arccosh = elementwise("arccosh", np.arccosh, lambda out, x: (1 / sqrt(square(x) - 1),), domain=(1.1, 3.0), dtypes="fe")
+arctanh = elementwise("arctanh", np.arctanh, lambda out, x: (1 / (1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
+
+
+# --- named functions of statistics and learning ------------------------------------------------------------------
+def _sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))  # never overflows; both forms keep full relative accuracy on their side
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+def _sigmoid_kernel(k: Any, x: Any) -> Any:
+    e = k.exp(-k.abs(x))
+    return k.select(k.ge(x, 0), 1 / (1 + e), e / (1 + e))
+
+
+sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: (out * (1 - out),), kernel=_sigmoid_kernel, dtypes="fe")
+softplus = elementwise(
+    "softplus", lambda x: np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))), lambda out, x: (sigmoid(x),),
+    kernel=lambda k, x: k.maximum(x, 0) + k.log1p(k.exp(-k.abs(x))), dtypes="fe",
+)  # fmt: skip
+
+
+def _erf(x: Any) -> Any:
+    from scipy.special import erf  # deferred: `import wichi` stays light
+
+    return erf(x)
+
+
+erf = elementwise("erf", _erf, lambda out, x: (2 / math.sqrt(math.pi) * exp(-square(x)),), dtypes="fe")
