@@ -15,6 +15,10 @@ from wichi.ops import algebra
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import ONE, ZERO, Primitive, elementwise, pointwise_shape, sample
 
+def _constant(value: float, like: Any) -> Any:
+    return like.dtype.type(value)
+
+
 _LN2, _LN10 = math.log(2.0), math.log(10.0)
 
 # --- arithmetic ------------------------------------------------------------------------------------------------
@@ -38,9 +42,10 @@ rint = elementwise("rint", np.rint, lambda out, x: (ZERO,), dtypes="fe")
 
 def _power_partials(out: Any, x: Any, y: Any) -> tuple[Any, Any]:
     # x**0 is 1 everywhere, so its partial in x is 0, also at x = 0, where y * x**(y - 1) would be 0 * inf.
-    in_x = where(y == 0, 0 * y, y * pow_(x, where(y == 0, 0 * y + 1, y - 1)))
+    zero, one = _constant(0, x), _constant(1, x)
+    in_x = where(y == 0, zero, y * pow_(x, where(y == 0, one, y - 1)))
     # The limit of out * log(x) at x = 0 is 0 for y > 0 (as in JAX); for x < 0 there is none: nan.
-    return in_x, where(x == 0, 0 * x, out * log(where(x == 0, 0 * x + 1, x)))
+    return in_x, where(x == 0, zero, out * log(where(x == 0, one, x)))
 
 
 pow_ = elementwise("pow", np.power, _power_partials, arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power)
@@ -73,7 +78,7 @@ def _where_samples(rng: np.random.Generator) -> list[Any]:
 # Linear in both branches together, for a fixed condition: what the condition does not choose gets exactly 0.
 where = elementwise(
     "where", np.where, type=_where_type, samples=_where_samples, simplify=algebra.where,
-    transpose=lambda ct, i, ins: where(ins[0], ct, 0 * ct) if i == 1 else where(ins[0], 0 * ct, ct),
+    transpose=lambda ct, i, ins: where(ins[0], *((ct, _constant(0, ct)) if i == 1 else (_constant(0, ct), ct))),
     kernel=lambda k, c, x, y: k.select(c, x, y),
 )  # fmt: skip
 
@@ -87,7 +92,7 @@ maximum = elementwise("maximum", np.maximum, arity=2, dtypes="feib", jvp=lambda 
 minimum = elementwise("minimum", np.minimum, arity=2, dtypes="feib", jvp=lambda o, ins, ts: _between(o, ins, ts, lt))
 # The derivative at 0 is 0, as in PyTorch and JAX.
 relu = elementwise("relu", lambda x: np.maximum(x, x.dtype.type(0)), kernel=lambda k, x: k.maximum(x, 0), dtypes="fei",
-                   jvp=lambda out, ins, ts: where(ins[0] > 0, ts[0], 0 * ts[0]))  # fmt: skip
+                   jvp=lambda out, ins, ts: where(ins[0] > 0, ts[0], _constant(0, ts[0])))  # fmt: skip
 
 # --- exponentials and roots --------------------------------------------------------------------------------------
 exp = elementwise("exp", np.exp, lambda out, x: (out,), dtypes="fe")

@@ -1,0 +1,52 @@
+"""Matrix products. The public functions bring every product (dot, matmul, tensordot, einsum) to this one primitive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wichi.errors import ShapeError
+from wichi.ops.shaping import transpose
+from wichi.trace.ir import Aval
+from wichi.trace.primitive import Primitive, Product, lead, sample, shape_of
+
+
+def _type(x: Aval, y: Aval) -> Aval:
+    if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2] or x.dtype != y.dtype:
+        raise ShapeError(f"matmul of {x} and {y}")
+    return Aval((*x.shape[:-1], y.shape[-1]), x.dtype)
+
+
+def swap(x: Any) -> Any:
+    """``x`` with its last two axes swapped."""
+    n = len(shape_of(x))
+    return transpose(x, perm=(*range(n - 2), n - 1, n - 2))
+
+
+def _transpose(ct: Any, i: int, ins: Sequence[Any]) -> Any:
+    return matmul(ct, swap(ins[1])) if i == 0 else matmul(swap(ins[0]), ct)
+
+
+def _batch(prim: Primitive, args: Sequence[Any], batched: Sequence[bool], size: int) -> Any:
+    return prim(*[x if b else lead(x, size) for x, b in zip(args, batched, strict=True)])
+
+
+# (..., m, k) @ (..., k, n) -> (..., m, n), the leading axes equal.
+matmul = Primitive(
+    "matmul",
+    type=_type,
+    impl=np.matmul,
+    transpose=_transpose,
+    multilinear=True,
+    batch=_batch,
+    kernel=Product(),
+    samples=lambda rng: [
+        ([sample(rng, a, kind), sample(rng, b, kind)], {})
+        for kind in "fei"
+        for a, b in (
+            ((3, 4), (4, 5)), ((1, 4), (4, 1)), ((2, 3, 4), (2, 4, 5)), ((3, 0), (0, 2)), ((0, 3), (3, 2)), ((20, 30), (30, 7)),
+        )
+    ],
+)  # fmt: skip
