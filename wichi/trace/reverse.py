@@ -1,0 +1,159 @@
+"""Reverse mode: pull cotangents back through the equations. The same loop serves graphs and the eager Tensor's tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from wichi.trace.evaluate import innermost, read, run
+from wichi.trace.forward import add, is_float, scale, zeros_like
+from wichi.trace.ir import Atom, Eqn, Graph, Var
+from wichi.trace.primitive import Primitive, aval_of
+from wichi.trace.tracer import at_line, stage_graph, trace
+
+
+def cotangents(
+    prim: Primitive, ins: Sequence[Any], out: Any, params: Any, ct: Any, wanted: Sequence[int]
+) -> list[tuple[int, Any]]:
+    """``(i, cotangent of input i)`` for the ``wanted`` inputs of ``out = prim(*ins, **params)``; zeros are left out.
+
+    The values may be arrays or traced values: this is the whole of reverse mode for one equation.
+    """
+    wanted = [i for i in wanted if is_float(ins[i])]
+    if not prim.differentiable or not wanted:
+        return []
+    if prim.partials is not None:
+        partials = prim.partials(out, *ins, **params)
+        pairs = [(i, scale(partials[i], ct)) for i in wanted]
+    elif prim.transpose is not None:
+        pairs = [(i, prim.transpose(ct, i, ins, **params)) for i in wanted]
+    else:
+        pairs = _transpose_jvp(prim, ins, out, params, ct, wanted)
+    return [(i, c) for i, c in pairs if c is not None]
+
+
+def _transpose_jvp(
+    prim: Primitive, ins: Sequence[Any], out: Any, params: Any, ct: Any, wanted: Sequence[int]
+) -> list[tuple[int, Any]]:
+    """Pull ``ct`` back through the small program, linear in the tangents, that the jvp rule writes."""
+    assert prim.jvp is not None
+
+    def rule(*tangents: Any) -> list[Any]:
+        every: list[Any] = [None] * len(ins)
+        for i, t in zip(wanted, tangents, strict=True):
+            every[i] = t
+        return [prim.jvp(out, constant_ins, [zeros_like(x) if t is None else t for x, t in zip(ins, every, strict=True)], **params)]
+
+    # Arrays become constants of the small program; values of an enclosing trace are captured, then given back.
+    constant_ins = list(ins)
+    linear = trace(rule, [aval_of(ins[i])._replace(weak=False) for i in wanted])
+    graph, outer = linear.graph, linear.captured
+    env: dict[Var, Any] = dict(zip(graph.ins[len(wanted) :], outer, strict=True))
+    tangent_ins = graph.ins[: len(wanted)]
+    # What does not read a tangent is computed first; the rest is linear and is only transposed.
+    late = set(tangent_ins)
+    early, linear_eqns = [], []
+    for eqn in graph.eqns:
+        if any(type(a) is Var and a in late for a in eqn.ins):
+            late.update(eqn.outs)
+            linear_eqns.append(eqn)
+        else:
+            early.append(eqn)
+    run(early, env, [*outer, ct])
+    found = pull(linear_eqns, lambda a: _read_or_none(env, a), graph.outs, [ct], tangent_ins)
+    return list(zip(wanted, found, strict=True))
+
+
+def _read_or_none(env: dict[Var, Any], atom: Atom) -> Any:
+    """A value of the linear program: tangents have none, only a type."""
+    if type(atom) is Var and atom not in env:
+        return _Unknown(atom)
+    return read(env, atom)
+
+
+class _Unknown:
+    """Stands where a linear equation's operand is a tangent: rules may ask its shape and dtype, never its value."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, var: Var) -> None:
+        self.aval = var.aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.aval.shape)
+
+
+def pull(
+    eqns: Iterable[Eqn],
+    value: Callable[[Atom], Any],
+    outs: Sequence[Atom],
+    cts: Sequence[Any],
+    wrt: Sequence[Var],
+    box: Any = None,
+) -> list[Any]:
+    """The cotangents of ``wrt`` (None: zero), given those of ``outs``; ``value(atom)`` reads the forward values."""
+    eqns, kept = list(eqns), set(wrt)
+    active = set(wrt)
+    for eqn in eqns:
+        if any(type(a) is Var and a in active for a in eqn.ins):
+            active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
+    bars: dict[Var, Any] = {}
+    for out, ct in zip(outs, cts, strict=True):
+        if type(out) is Var and ct is not None and out in active:
+            bars[out] = add(bars.get(out), ct)
+    for eqn in reversed(eqns):
+        ct = bars.get(eqn.outs[0])
+        if ct is None:
+            continue
+        if eqn.outs[0] not in kept:
+            del bars[eqn.outs[0]]
+        wanted = [i for i, a in enumerate(eqn.ins) if type(a) is Var and a in active]
+        at_line(box, eqn.where, backward=True)
+        for i, c in cotangents(eqn.prim, [value(a) for a in eqn.ins], value(eqn.outs[0]), eqn.params, ct, wanted):
+            bars[eqn.ins[i]] = add(bars.get(eqn.ins[i]), c)  # type: ignore[index, arg-type]
+    at_line(box, None, backward=False)
+    return [bars.get(v) for v in wrt]
+
+
+def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None) -> Graph:
+    """``ins + cotangents of the float outs -> outs + cotangents of the ins named by wrt``.
+
+    With ``seeds`` the cotangents are those constants and are no inputs.
+    """
+    count = len(graph.ins)
+    floats = [i for i, o in enumerate(graph.outs) if o.aval.dtype.kind == "f"]
+
+    def walk(*values: Any) -> list[Any]:
+        cts: list[Any] = [None] * len(graph.outs)
+        for i, ct in zip(floats, values[count:] if seeds is None else seeds, strict=True):
+            cts[i] = ct
+        env: dict[Var, Any] = dict(zip(graph.ins, values, strict=False))
+        run(graph.eqns, env, values)
+        found = pull(
+            graph.eqns, lambda a: read(env, a), graph.outs, cts, [graph.ins[i] for i in wrt], innermost(values)
+        )
+        bars = [zeros_like(values[i]) if ct is None else ct for i, ct in zip(wrt, found, strict=True)]
+        return [read(env, o) for o in graph.outs] + bars
+
+    avals = [v.aval for v in graph.ins]
+    if seeds is None:
+        avals += [graph.outs[i].aval._replace(weak=False) for i in floats]
+    return stage_graph(walk, avals)
+
+
+def reaches(graph: Graph, wrt: Sequence[int], outs: Sequence[int]) -> bool:
+    """Whether any of the outputs depends on any of the inputs through values that carry derivatives."""
+    active = {graph.ins[i] for i in wrt}
+    for eqn in graph.eqns:
+        if eqn.prim.name != "stop_gradient" and any(type(a) is Var and a in active for a in eqn.ins):
+            active.update(eqn.outs)
+    return any(graph.outs[i] in active for i in outs)
