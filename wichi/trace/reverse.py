@@ -59,7 +59,7 @@ def _transpose_jvp(
             linear_eqns.append(eqn)
         else:
             early.append(eqn)
-    run(early, env, [*outer, ct])
+    run(early, env)  # no lines are set: the caller has said whose derivative this is
     found = pull(linear_eqns, lambda a: _read_or_none(env, a), graph.outs, [ct], tangent_ins)
     return list(zip(wanted, found, strict=True))
 
