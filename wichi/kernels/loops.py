@@ -176,12 +176,30 @@ Statement = (
 
 
 @dataclass(frozen=True, slots=True)
+class Buffer:
+    """A block of memory: the caller's array number ``argument``, or ``offset`` bytes into the arena."""
+
+    dtype: np.dtype[Any]
+    argument: int | None = None
+    offset: Size | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Nest:
     """One function of the program: a body, the buffers it touches, and (for people) the equations it computes."""
 
     body: tuple[Statement, ...]
     buffers: tuple[int, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Nests run one after the other. The arena, if any buffer lies in it, is the argument after the last array."""
+
+    nests: tuple[Nest, ...]
+    buffers: tuple[Buffer, ...]
+    arguments: int
 
 
 def neutral(op: str, dtype: np.dtype[Any]) -> Any:
@@ -346,6 +364,7 @@ class Writer:
         self._count = 0
         self._slots: dict[Any, Extent] = {}
         self._known: list[dict[Any, Scalar]] = [{}]
+        self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
 
     def nest(self, notes: Sequence[str] = ()) -> Nest:
         """What was written."""
@@ -450,8 +469,18 @@ class Writer:
             body = tuple(self.blocks.pop())
             self._known.pop()
             lanes = 0 if ordered or not innermost else lanes_of(body, counter.id)
+            self._set_lanes(body, max(lanes, 1))
             self.put(Loop(counter.id, extent, body, lanes))
             innermost = False
+
+    def _set_lanes(self, body: Sequence[Statement], lanes: int) -> None:
+        """An accumulator has the lanes of the loop that feeds it, known when that loop's body is."""
+        for s in body:
+            if isinstance(s, Accumulate):
+                block, place = self._opened[s.into]
+                begun = block[place]
+                assert isinstance(begun, Begin)
+                block[place] = Begin(begun.out, begun.op, begun.dtype, lanes)
 
     # --- memory ---
 
@@ -503,9 +532,10 @@ class Writer:
 
     # --- reductions ---
 
-    def begin(self, op: str, dtype: np.dtype[Any], lanes: int) -> Scalar:
+    def begin(self, op: str, dtype: np.dtype[Any]) -> Scalar:
         out = self.fresh(dtype)
-        self.put(Begin(out.id, op, dtype, lanes))
+        self._opened[out.id] = (self.blocks[-1], len(self.blocks[-1]))
+        self.put(Begin(out.id, op, dtype, 1))
         return out
 
     def accumulate(self, into: Scalar, value: Scalar) -> None:

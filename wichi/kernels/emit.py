@@ -1,0 +1,360 @@
+"""Loop IR as LLVM IR.
+
+A vector loop becomes explicit vector instructions of 64 bytes (LLVM splits them to what the CPU has) and a scalar
+loop for the rest; nothing depends on LLVM's vectoriser, on run-time alias checks or on fast-math. A value that does
+not vary along the loop stays scalar. Functions without a vector form call the C library lane by lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from wichi.kernels import scalars
+from wichi.kernels.loops import (
+    Accumulate, Assign, Begin, Check, Compute, Declare, End, Extent, Gemm, Index, Literal, Load, Loop, Nest, Program, Read,
+    RuntimeScalar, Statement, Store, neutral,
+)  # fmt: skip
+
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_WORDS = _I64.as_pointer()
+
+
+def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) -> ir.Function:
+    """``i64 program(i64* arguments, i64* sizes, i64* scalars)``: one call a nest, and out at the first bad status."""
+    function = ir.Function(module, ir.FunctionType(_I64, [_WORDS] * 3), module.get_unique_name("wichi_program"))
+    function.linkage = "internal"
+    arguments, sizes, numbers = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+
+    def word(array: Any, slot: int) -> Any:
+        return builder.load(builder.gep(array, [_I64(slot)], inbounds=True))
+
+    pointers = []
+    for buffer in program.buffers:
+        if buffer.offset is None:
+            address = word(arguments, buffer.argument or 0)
+        else:
+            address = builder.add(word(arguments, program.arguments), word(sizes, buffer.offset.slot))
+        pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
+    for nest in program.nests:
+        status = builder.call(
+            _NestEmitter(module, nest, program, blas_integer_bits).function, [*(pointers[b] for b in nest.buffers), sizes, numbers]
+        )
+        if any(type(s) is Check for s in _walk(nest.body)):
+            with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
+                builder.ret(status)
+    builder.ret(_I64(0))
+    return function
+
+
+def _walk(body: Sequence[Statement]) -> list[Statement]:
+    found, rest = [], list(body)
+    while rest:
+        s = rest.pop()
+        found.append(s)
+        if isinstance(s, Loop):
+            rest.extend(s.body)
+    return found
+
+
+class _NestEmitter:
+    """One nest as a function ``i64 nest(noalias buffers..., sizes, scalars)``."""
+
+    def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int) -> None:
+        self.module, self.blas_integer = module, ir.IntType(blas_integer_bits)
+        memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
+        kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS])
+        self.function = ir.Function(module, kind, module.get_unique_name("wichi_nest"))
+        self.function.linkage = "internal"
+        self.function.attributes.add("noinline")  # keeps functions, and so compile time, bounded
+        for argument in self.function.args:
+            argument.add_attribute("noalias")
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        *buffers, self.sizes, self.numbers = self.function.args
+        self.buffers = dict(zip(nest.buffers, buffers, strict=True))
+        self.status = self._slot(_I64)
+        self.builder.store(_I64(0), self.status)
+        self.values: dict[int, Any] = {}
+        self.dtypes: dict[int, np.dtype[Any]] = {}
+        self.accumulators: dict[int, tuple[Any, Begin]] = {}
+        self.size_values: dict[int, Any] = {}
+        self.lanes = 0  # > 0 inside the blocks of a vector loop
+        self.varying: set[int] = set()  # values that are vectors there
+        self.counter: tuple[int, Any] | None = None  # the vector loop's counter: its id, and where the block begins
+        self.innermost: Any = _I64(0)  # counter of the innermost scalar loop, for lanes of its accumulators
+        self._load_sizes(nest)
+        self._emit(nest.body)
+        self.builder.ret(self.builder.load(self.status))
+
+    def _load_sizes(self, nest: Nest) -> None:
+        """All sizes at the top, once: they are invariant, and loops stay clean."""
+        for s in _walk(nest.body):
+            for extent in _extents(s):
+                if not isinstance(extent, int) and extent.slot not in self.size_values:
+                    place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
+                    self.size_values[extent.slot] = self.builder.load(place)
+
+    def _slot(self, kind: Any) -> Any:
+        """Stack memory, allocated in the entry block so that LLVM keeps it in registers."""
+        with self.builder.goto_entry_block():
+            return self.builder.alloca(kind)
+
+    def _size(self, extent: Extent) -> Any:
+        return _I64(extent) if isinstance(extent, int) else self.size_values[extent.slot]
+
+    def _emit(self, body: Sequence[Statement]) -> None:
+        for s in body:
+            _EMIT[type(s)](self, s)
+
+    def _bind(self, out: int, value: Any, dtype: np.dtype[Any], varying: bool = False) -> None:
+        self.values[out], self.dtypes[out] = value, dtype
+        if varying:
+            self.varying.add(out)
+
+    # --- numbers ---
+
+    def literal(self, s: Literal) -> None:
+        self._bind(s.out, scalars.constant(s.value, s.dtype), s.dtype)
+
+    def runtime_scalar(self, s: RuntimeScalar) -> None:
+        place = self.builder.gep(self.numbers, [_I64(s.slot)], inbounds=True)
+        pointer = self.builder.bitcast(place, scalars.memory_type(s.dtype).as_pointer())
+        self._bind(s.out, scalars.from_memory(self.builder, self.builder.load(pointer), s.dtype), s.dtype)
+
+    def compute(self, s: Compute) -> None:
+        varying = any(a in self.varying for a in s.args)
+        args = [self._vector(a) if varying else self.values[a] for a in s.args]
+        lanes = self.lanes if varying else 0
+        value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
+        self._bind(s.out, value, s.dtype, varying)
+
+    def _vector(self, value: int) -> Any:
+        """A value as a vector: as it is if it varies, else the same in every lane."""
+        if value in self.varying:
+            return self.values[value]
+        if self.counter is not None and value == self.counter[0]:
+            steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+            return self.builder.add(scalars.splat(self.builder, self.counter[1], self.lanes), steps)
+        return scalars.splat(self.builder, self.values[value], self.lanes)
+
+    def declare(self, s: Declare) -> None:
+        slot = self._slot(self.values[s.value].type)
+        self.builder.store(self.values[s.value], slot)
+        self._bind(s.out, slot, s.dtype)
+
+    def assign(self, s: Assign) -> None:
+        self.builder.store(self.values[s.value], self.values[s.variable])
+
+    def read(self, s: Read) -> None:
+        self._bind(s.out, self.builder.load(self.values[s.variable]), s.dtype)
+
+    def check(self, s: Check) -> None:
+        b = self.builder
+        status = b.load(self.status)
+        failed = b.and_(b.not_(self.values[s.value]), b.icmp_signed("==", status, _I64(0)))
+        b.store(b.select(failed, _I64(s.status), status), self.status)
+
+    # --- memory ---
+
+    def _place(self, buffer: int, index: Index, lane: int | None = None) -> tuple[Any, Extent]:
+        """Pointer to the (lane's, or the block's first) element, and how far lanes are apart."""
+        b = self.builder
+        total, apart = self._size(index.offset), 0
+        for value, stride in index.terms:
+            if self.counter is not None and value == self.counter[0]:
+                number: Any = self.counter[1]
+                apart = stride
+            else:
+                number = self.values[value]
+            if lane is not None and value in self.varying:
+                number = b.extract_element(number, _I32(lane))
+            elif lane is not None and self.counter is not None and value == self.counter[0]:
+                number = b.add(number, _I64(lane))
+            step = number if stride == 1 else b.mul(number, self._size(stride))
+            total = step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
+        return b.gep(self.buffers[buffer], [total], inbounds=True), apart
+
+    def _access(self, index: Index) -> str:
+        """How a vector block touches memory: 'same' for every lane, 'dense', or 'apart'."""
+        if any(v in self.varying for v, _ in index.terms):
+            return "apart"
+        strides = [stride for v, stride in index.terms if self.counter is not None and v == self.counter[0]]
+        if not strides:
+            return "same"
+        return "dense" if strides == [1] else "apart"
+
+    def load(self, s: Load) -> None:
+        b = self.builder
+        access = self._access(s.index) if self.lanes else "same"
+        if access == "same":
+            pointer, _ = self._place(s.buffer, s.index)
+            self._bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
+            return
+        if access == "dense":
+            pointer, _ = self._place(s.buffer, s.index)
+            wide = b.bitcast(pointer, ir.VectorType(scalars.memory_type(s.dtype), self.lanes).as_pointer())
+            raw = b.load(wide, align=s.dtype.itemsize)
+        else:
+            raw = ir.Constant(ir.VectorType(scalars.memory_type(s.dtype), self.lanes), ir.Undefined)
+            for lane in range(self.lanes):
+                pointer, _ = self._place(s.buffer, s.index, lane)
+                raw = b.insert_element(raw, b.load(pointer), _I32(lane))
+        self._bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+
+    def store(self, s: Store) -> None:
+        b, dtype = self.builder, self.dtypes[s.value]
+        access = self._access(s.index) if self.lanes else "same"
+        if access == "same":
+            pointer, _ = self._place(s.buffer, s.index)
+            b.store(scalars.to_memory(b, self._combined(s, b.load(pointer) if s.op else None, 0), dtype), pointer)
+        elif access == "dense":
+            pointer, _ = self._place(s.buffer, s.index)
+            wide = b.bitcast(pointer, ir.VectorType(scalars.memory_type(dtype), self.lanes).as_pointer())
+            old = b.load(wide, align=dtype.itemsize) if s.op else None
+            b.store(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), wide, align=dtype.itemsize)
+        else:
+            raw = scalars.to_memory(b, self._vector(s.value), dtype)
+            for lane in range(self.lanes):
+                pointer, _ = self._place(s.buffer, s.index, lane)
+                b.store(b.extract_element(raw, _I32(lane)), pointer)
+
+    def _combined(self, s: Store, old: Any, lanes: int) -> Any:
+        new = self._vector(s.value) if lanes else self.values[s.value]
+        if s.op is None:
+            return new
+        dtype = self.dtypes[s.value]
+        old = scalars.from_memory(self.builder, old, dtype)
+        return scalars.compute(self.builder, s.op, [old, new], [dtype, dtype], dtype, lanes)
+
+    # --- loops ---
+
+    def loop(self, s: Loop) -> None:
+        b, extent = self.builder, self._size(s.extent)
+        if not s.lanes:
+            self._counted(s, _I64(0), extent, 1)
+            return
+        blocks = b.and_(extent, _I64(-s.lanes))
+        self.lanes, outer = s.lanes, self.varying
+        self.varying = set(outer)
+        self._counted(s, _I64(0), blocks, s.lanes)
+        self.lanes, self.varying, self.counter = 0, outer, None
+        self._counted(s, blocks, extent, 1)
+
+    def _counted(self, s: Loop, start: Any, stop: Any, step: int) -> None:
+        """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out."""
+        b = self.builder
+        before = b.block
+        body, after = b.append_basic_block("body"), b.append_basic_block("after")
+        b.cbranch(b.icmp_signed("<", start, stop), body, after)
+        b.position_at_end(body)
+        counter = b.phi(_I64)
+        counter.add_incoming(start, before)
+        outer = self.innermost
+        if step > 1:
+            self.counter = (s.counter, counter)
+        self.innermost = counter
+        self._bind(s.counter, counter, np.dtype("i8"))
+        self._emit(s.body)
+        self.innermost = outer
+        following = b.add(counter, _I64(step), flags=("nsw", "nuw"))
+        counter.add_incoming(following, b.block)
+        b.cbranch(b.icmp_signed("<", following, stop), body, after)
+        b.position_at_end(after)
+
+    # --- reductions ---
+
+    def begin(self, s: Begin) -> None:
+        element = scalars.constant(neutral(s.op, s.dtype).item(), s.dtype)
+        if s.lanes == 1:
+            slot, initial = self._slot(element.type), element
+        else:
+            kind = ir.VectorType(element.type, s.lanes)
+            slot, initial = self._slot(kind), ir.Constant(kind, [element] * s.lanes)
+        self.builder.store(initial, slot)
+        self.accumulators[s.out] = (slot, s)
+
+    def accumulate(self, s: Accumulate) -> None:
+        b = self.builder
+        slot, begun = self.accumulators[s.into]
+        old, kinds = b.load(slot), [begun.dtype] * 2
+        if self.lanes:
+            new = scalars.compute(b, begun.op, [old, self._vector(s.value)], kinds, begun.dtype, self.lanes)
+        elif begun.lanes == 1:
+            new = scalars.compute(b, begun.op, [old, self.values[s.value]], kinds, begun.dtype, 0)
+        else:
+            lane = b.trunc(b.and_(self.innermost, _I64(begun.lanes - 1)), _I32)
+            one = scalars.compute(b, begun.op, [b.extract_element(old, lane), self.values[s.value]], kinds, begun.dtype, 0)
+            new = b.insert_element(old, one, lane)
+        b.store(new, slot)
+
+    def end(self, s: End) -> None:
+        b = self.builder
+        slot, begun = self.accumulators[s.accumulator]
+        value, lanes = b.load(slot), begun.lanes
+        while lanes > 1:
+            lanes //= 2
+            undefined = ir.Constant(value.type, ir.Undefined)
+            low, high = (
+                b.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes))))
+                for first in (0, lanes)
+            )
+            value = scalars.compute(b, begun.op, [low, high], [begun.dtype] * 2, begun.dtype, lanes)
+        if begun.lanes > 1:
+            value = b.extract_element(value, _I32(0))
+        self._bind(s.out, value, begun.dtype)
+
+    # --- library calls ---
+
+    def gemm(self, s: Gemm) -> None:
+        """Row-major ``C = A B`` is column-major ``C' = B' A'``; every argument goes by address, as in Fortran."""
+        b, integer = self.builder, self.blas_integer
+        real = scalars.memory_type(s.dtype)
+        nothing = b.or_(b.icmp_signed("==", self._size(s.m), _I64(0)), b.icmp_signed("==", self._size(s.n), _I64(0)))
+        with b.if_then(b.not_(nothing)):
+
+            def boxed(value: Any) -> Any:
+                slot = self._slot(value.type)
+                b.store(value, slot)
+                return b.bitcast(slot, _I8.as_pointer())
+
+            def number(extent: Extent) -> Any:
+                value = self._size(extent)
+                return boxed(value if integer.width == 64 else b.trunc(value, integer))
+
+            def matrix(buffer: int, index: Index) -> Any:
+                return b.bitcast(self._place(buffer, index)[0], _I8.as_pointer())
+
+            def flag(transposed: bool) -> Any:
+                return boxed(_I8(ord("T" if transposed else "N")))
+
+            name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemm"
+            kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer()] * 13)
+            function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+            b.call(function, [
+                flag(s.b_t), flag(s.a_t), number(s.n), number(s.m), number(s.k), boxed(real(1.0)),
+                matrix(s.b, s.b_at), number(s.b_lead), matrix(s.a, s.a_at), number(s.a_lead), boxed(real(0.0)),
+                matrix(s.c, s.c_at), number(s.n),
+            ])  # fmt: skip
+
+
+def _extents(s: Statement) -> list[Extent]:
+    if isinstance(s, Load | Store):
+        return [s.index.offset, *(stride for _, stride in s.index.terms)]
+    if isinstance(s, Loop):
+        return [s.extent]
+    if isinstance(s, Gemm):
+        places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
+        return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
+    return []
+
+
+_EMIT: dict[type, Callable[[_NestEmitter, Any], None]] = {
+    Literal: _NestEmitter.literal, RuntimeScalar: _NestEmitter.runtime_scalar, Compute: _NestEmitter.compute,
+    Load: _NestEmitter.load, Store: _NestEmitter.store, Begin: _NestEmitter.begin, Accumulate: _NestEmitter.accumulate,
+    End: _NestEmitter.end, Declare: _NestEmitter.declare, Assign: _NestEmitter.assign, Read: _NestEmitter.read,
+    Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm,
+}  # fmt: skip
