@@ -126,11 +126,15 @@ class _NestEmitter:
         self._bind(s.out, scalars.from_memory(self.builder, self.builder.load(pointer), s.dtype), s.dtype)
 
     def compute(self, s: Compute) -> None:
-        varying = any(a in self.varying for a in s.args)
+        varying = any(self._varies(a) for a in s.args)
         args = [self._vector(a) if varying else self.values[a] for a in s.args]
         lanes = self.lanes if varying else 0
         value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
         self._bind(s.out, value, s.dtype, varying)
+
+    def _varies(self, value: int) -> bool:
+        """Whether a value differs between the lanes of the block."""
+        return value in self.varying or (self.counter is not None and value == self.counter[0])
 
     def _vector(self, value: int) -> Any:
         """A value as a vector: as it is if it varies, else the same in every lane."""

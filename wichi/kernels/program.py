@@ -1,0 +1,103 @@
+"""A graph ready to be called: its program, its machine code, and the call itself.
+
+Programs are kept by the text of their loop IR, so graphs that run alike share machine code: another batch size,
+another learning rate and another function of the same structure compile nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wichi.errors import IndexRangeError, KernelError
+from wichi.kernels.loops import Program
+from wichi.kernels.schedule import Plan, plan
+from wichi.trace import frames
+from wichi.trace.ir import Eqn, Graph
+
+if TYPE_CHECKING:
+    from wichi.kernels.native import NativeProgram
+
+_programs: dict[str, NativeProgram] = {}
+_compiling = threading.Lock()  # one compile a program, whatever the number of threads that ask
+compile_count = 0
+
+
+def native(program: Program) -> NativeProgram:
+    """The machine code of ``program``, compiled at most once a process."""
+    global compile_count
+    key = hashlib.sha256(repr((program.nests, program.buffers, program.arguments)).encode()).hexdigest()
+    found = _programs.get(key)
+    if found is None:
+        with _compiling:
+            found = _programs.get(key)
+            if found is None:
+                from wichi.kernels.native import compile_program  # numba is imported with the first compile
+
+                found = _programs[key] = compile_program(program)
+                compile_count += 1
+    return found
+
+
+class Executable:
+    """A compiled graph. Called with arrays of the graph's shapes and dtypes, it answers fresh arrays.
+
+    Inputs that are not C-contiguous, aligned and of native byte order are copied at the door; none is written.
+    """
+
+    __slots__ = ("_arenas", "_native", "_scalars", "_sizes", "plan")
+
+    def __init__(self, graph: Graph, describe: Callable[[Eqn], str] = str) -> None:
+        self.plan: Plan = plan(graph, describe)
+        self._native = native(self.plan.program)
+        self._sizes, self._scalars = self.plan.sizes.ctypes.data, self.plan.scalars.ctypes.data
+        self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own
+
+    def __call__(self, args: Sequence[Any]) -> list[Any]:
+        p = self.plan
+        arrays = [dense(x, aval.dtype) for x, aval in zip(args, p.inputs, strict=True)]
+        arrays += [dense(x, x.dtype) for x in p.constants]
+        outs = [np.empty(aval.shape, aval.dtype) for aval in p.outputs]
+        words = [x.ctypes.data for x in arrays]
+        words += [x.ctypes.data for x in outs]
+        arena = None
+        if p.arena_bytes:
+            arena = self._arena()
+            words.append(-(-arena.ctypes.data // 64) * 64)
+        pointers = (ctypes.c_int64 * max(len(words), 1))(*words)
+        status = self._native.call(ctypes.addressof(pointers), self._sizes, self._scalars)
+        if arena is not None:
+            self._arenas.append(arena)
+        if status:
+            _failed(p.failures[status - 1])
+        return [x if x.ndim else x[()] for x in outs]
+
+    def _arena(self) -> np.ndarray[Any, Any]:
+        try:
+            return self._arenas.pop()
+        except IndexError:
+            return np.empty(self.plan.arena_bytes + 64, np.uint8)
+
+
+def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """``x`` as kernels read it: C-contiguous, aligned, native; itself if it is so already."""
+    if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray_ro and x.dtype.isnative:
+        return x
+    return np.require(x, dtype, ["C", "A"])
+
+
+def _failed(eqn: Eqn) -> None:
+    where = frames.describe(eqn.where)
+    if eqn.prim.name in ("gather", "scatter_add"):
+        axis = eqn.ins[0].aval.shape if eqn.prim.name == "gather" else eqn.params["shape"]
+        raise IndexRangeError(
+            f"An index is outside its axis: the array has shape {axis}.", at=where,
+            because="an index i of an axis of n must satisfy -n <= i < n", fix="clip it first, for instance np.clip(i, 0, n - 1)",
+        )  # fmt: skip
+    raise KernelError(f"{eqn.prim.name} reported a failure.", at=where)

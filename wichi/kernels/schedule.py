@@ -1,0 +1,300 @@
+"""A graph as a program: equations into steps, steps into nests, values into buffers.
+
+The fusion rule, whole: a pointwise equation (or a reduction) joins a loop nest over the same shape if everything it
+reads is computed in that nest at the same element or lies in memory before it; else it opens a new nest. So one nest
+can store several results and end in several reductions. Views cost nothing: they are read through their strides.
+Matrix products and primitives that write their own loops are steps of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wichi.kernels.fused import write_fused
+from wichi.kernels.loops import Buffer, Layout, Nest, Program, Size, Writer
+from wichi.kernels.product import fits_blas, write_product
+from wichi.ops.shaping import copy
+from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var
+from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
+
+_MOST_EQUATIONS = 150  # of one nest: keeps functions at a few hundred statements
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector there is
+
+
+@dataclass(slots=True)
+class Step:
+    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others."""
+
+    eqns: list[Eqn]
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A program and the run-time arguments that make it this graph's."""
+
+    program: Program
+    sizes: np.ndarray[Any, Any]
+    scalars: np.ndarray[Any, Any]
+    inputs: tuple[Aval, ...]
+    constants: tuple[np.ndarray[Any, Any], ...]  # read by reference at each call
+    outputs: tuple[Aval, ...]
+    arena_bytes: int
+    failures: tuple[Eqn, ...]  # status k + 1 is the failure of equation k of these
+
+
+def plan(graph: Graph, describe: Callable[[Eqn], str] = str) -> Plan:
+    """Decide how ``graph`` runs. ``describe`` says an equation in words, for the printed program."""
+    return _Planner(graph, describe).plan()
+
+
+@dataclass(slots=True)
+class _Planner:
+    graph: Graph
+    describe: Callable[[Eqn], str]
+    steps: list[Step] = field(default_factory=list)
+    layouts: dict[Atom, Layout] = field(default_factory=dict)  # where a value lies, if it lies in memory
+    ready: dict[Atom, int] = field(default_factory=dict)  # the step after which it does; -1: before all
+    inside: dict[Var, int] = field(default_factory=dict)  # the fused step that has it element by element
+    home: dict[int, Atom] = field(default_factory=dict)  # buffer -> the value it was made for
+    by_shape: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    constants: list[Const] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    scalars: list[Any] = field(default_factory=list)
+
+    def plan(self) -> Plan:
+        for var in self.graph.ins:
+            self._in_memory(var, -1)
+        for eqn in self.graph.eqns:
+            self._place(eqn)
+        outs = self._outputs()
+        needed, last_use = self._needed(outs)
+        buffers, arena_bytes, slots = self._buffers(outs, needed, last_use)
+        nests, failures = self._write(needed, slots)
+        arguments = len(self.graph.ins) + len(self.constants) + len(outs)
+        return Plan(
+            Program(tuple(nests), tuple(buffers), arguments),
+            np.array(self.sizes or [0], np.int64),
+            _words(self.scalars),
+            tuple(v.aval for v in self.graph.ins),
+            tuple(c.value for c in self.constants),
+            tuple(o.aval for o in outs),
+            arena_bytes,
+            tuple(failures),
+        )
+
+    # --- equations into steps ---
+
+    def _in_memory(self, value: Atom, step: int) -> Layout:
+        buffer = len(self.home)
+        self.home[buffer] = value
+        layout = self.layouts[value] = Layout.contiguous(buffer, value.aval.dtype, value.aval.shape)
+        self.ready[value] = step
+        return layout
+
+    def _place(self, eqn: Eqn) -> None:
+        kernel = eqn.prim.kernel
+        if isinstance(kernel, View):
+            self._place_view(eqn, kernel)
+        elif isinstance(kernel, Pointwise):
+            self._join(eqn, eqn.outs[0].aval.shape)
+        elif isinstance(kernel, Reduction):
+            self._join(eqn, eqn.ins[0].aval.shape)
+        else:
+            eqn = self._with_operands_in_memory(eqn)
+            self.steps.append(Step([eqn]))
+            for out in eqn.outs:
+                self._in_memory(out, len(self.steps) - 1)
+
+    def _place_view(self, eqn: Eqn, kernel: View) -> None:
+        (out,) = eqn.outs
+        base = self._lying(eqn.ins[0])
+        layout = kernel.move(self.layouts[base], base.aval, **eqn.params)
+        if layout is None:
+            base = self._copied(base)
+            layout = kernel.move(self.layouts[base], base.aval, **eqn.params)
+        self.layouts[out], self.ready[out] = layout, self.ready[base]
+
+    def _lying(self, atom: Atom) -> Atom:
+        """The atom itself if it lies in memory; a constant is put there first."""
+        if atom not in self.layouts:
+            assert type(atom) is Const, "equations are in topological order"
+            if not atom.is_scalar:
+                self.constants.append(atom)
+                self._in_memory(atom, -1)
+            else:
+                self.layouts[atom] = self.layouts[self._copied(atom)]
+                self.ready[atom] = len(self.steps) - 1
+        return atom
+
+    def _copied(self, atom: Atom) -> Var:
+        out = Var(atom.aval._replace(weak=False))
+        self._join(Eqn(copy, (atom,), {}, (out,)), out.aval.shape)
+        return out
+
+    def _with_operands_in_memory(self, eqn: Eqn) -> Eqn:
+        """What a product or a primitive with loops of its own reads; BLAS also wants rows or columns dense."""
+        ins = [self._lying(atom) for atom in eqn.ins]
+        if isinstance(eqn.prim.kernel, Product):
+            ins = [a if fits_blas(self.layouts[a]) else self._copied(a) for a in ins]
+        return Eqn(eqn.prim, tuple(ins), eqn.params, eqn.outs, eqn.where)
+
+    def _join(self, eqn: Eqn, shape: tuple[int, ...]) -> None:
+        earliest, producer = 0, -1
+        for atom in eqn.ins:
+            if type(atom) is Const and atom.is_scalar:
+                continue
+            self._lying(atom)
+            if type(atom) is Var and atom in self.inside and atom.aval.shape == shape:
+                producer = max(producer, self.inside[atom])
+            else:
+                earliest = max(earliest, self.ready[atom] + 1)
+        number = self._open_step(max(earliest, producer), shape)
+        self.steps[number].eqns.append(eqn)
+        (out,) = eqn.outs
+        self._in_memory(out, number)
+        if isinstance(eqn.prim.kernel, Pointwise):
+            self.inside[out] = number
+
+    def _open_step(self, earliest: int, shape: tuple[int, ...]) -> int:
+        """The first fused step over ``shape``, not before ``earliest``, that has room; else a new one."""
+        numbers = self.by_shape.setdefault(shape, [])
+        for number in reversed(numbers):
+            if number < earliest:
+                break
+            if len(self.steps[number].eqns) < _MOST_EQUATIONS:
+                return number
+        self.steps.append(Step([], shape))
+        numbers.append(len(self.steps) - 1)
+        return numbers[-1]
+
+    def _outputs(self) -> list[Var]:
+        """One variable an output, each in a buffer of its own: inputs, views and repeats are copied."""
+        outs: list[Var] = []
+        for atom in self.graph.outs:
+            own = type(atom) is Var and atom in self.layouts and self.home.get(self.layouts[atom].buffer) is atom
+            if own and atom not in self.graph.ins and atom not in outs:
+                outs.append(atom)  # type: ignore[arg-type]
+            else:
+                outs.append(self._copied(atom))
+        return outs
+
+    # --- values into buffers ---
+
+    def _needed(self, outs: Sequence[Var]) -> tuple[set[int], dict[int, int]]:
+        """Buffers that are read from memory or handed out, and the last step that reads each."""
+        needed = {self.layouts[o].buffer for o in outs}
+        last_use: dict[int, int] = {}
+        for number, step in enumerate(self.steps):
+            for eqn in step.eqns:
+                for atom in eqn.ins:
+                    if not self._read_inside(atom, number, step) and atom in self.layouts:
+                        if type(atom) is Const and atom.is_scalar and step.shape is not None:
+                            continue
+                        buffer = self.layouts[atom].buffer
+                        needed.add(buffer)
+                        last_use[buffer] = number
+        return needed, last_use
+
+    def _read_inside(self, atom: Atom, number: int, step: Step) -> bool:
+        return type(atom) is Var and self.inside.get(atom) == number and atom.aval.shape == step.shape
+
+    def _buffers(
+        self, outs: Sequence[Var], needed: set[int], last_use: dict[int, int]
+    ) -> tuple[list[Buffer], int, dict[int, int]]:
+        """Arguments for inputs, constants and outputs; for the rest first fit in the arena, by lifetime."""
+        arguments = {self.layouts[a].buffer: i for i, a in enumerate([*self.graph.ins, *self.constants, *outs])}
+        arena = _Arena()
+        buffers: list[Buffer] = []
+        slots: dict[int, int] = {}
+        ending: dict[int, list[int]] = {}
+        for buffer, step in last_use.items():
+            ending.setdefault(step, []).append(buffer)
+        born: dict[int, list[int]] = {}
+        for buffer in sorted(needed):
+            if buffer not in arguments:
+                born.setdefault(self.ready[self.home[buffer]], []).append(buffer)
+        offsets: dict[int, int] = {}
+        for number in range(len(self.steps)):
+            for buffer in born.get(number, ()):
+                aval = self.home[buffer].aval
+                offsets[buffer] = arena.take(aval.size * aval.dtype.itemsize)
+            for buffer in ending.get(number, ()):
+                if buffer in offsets:
+                    arena.give_back(offsets[buffer])
+        for buffer in sorted(needed | set(arguments)):
+            dtype = self.home[buffer].aval.dtype
+            slots[buffer] = len(buffers)
+            if buffer in arguments:
+                buffers.append(Buffer(dtype, argument=arguments[buffer]))
+            else:
+                self.sizes.append(offsets[buffer])
+                buffers.append(Buffer(dtype, offset=Size(len(self.sizes) - 1)))
+        return buffers, arena.high, slots
+
+    # --- steps into nests ---
+
+    def _write(self, needed: set[int], slots: dict[int, int]) -> tuple[list[Nest], list[Eqn]]:
+        nests: list[Nest] = []
+        failures: list[Eqn] = []
+        for number, step in enumerate(self.steps):
+            writer = Writer(self.sizes, self.scalars, len(failures) + 1)
+
+            def place(atom: Atom) -> Layout:
+                layout = self.layouts[atom]
+                return Layout(slots[layout.buffer], layout.dtype, layout.shape, layout.strides, layout.offset)
+
+            if step.shape is not None:
+                stored = {e.outs[0] for e in step.eqns if self.layouts[e.outs[0]].buffer in needed}
+                inside = {e.outs[0] for e in step.eqns if self.inside.get(e.outs[0]) == number}
+                write_fused(writer, step.shape, step.eqns, inside, stored, place)
+            else:
+                (eqn,) = step.eqns
+                operands, results = [place(a) for a in eqn.ins], [place(o) for o in eqn.outs if self._kept(o, needed)]
+                if isinstance(eqn.prim.kernel, Product):
+                    write_product(writer, *operands, results[0])
+                else:
+                    assert isinstance(eqn.prim.kernel, Loops)
+                    eqn.prim.kernel.write(writer, operands, results, **eqn.params)
+                    failures.append(eqn)
+            nests.append(writer.nest([self.describe(e) for e in step.eqns]))
+        return nests, failures
+
+    def _kept(self, out: Var, needed: set[int]) -> bool:
+        return self.layouts[out].buffer in needed
+
+
+class _Arena:
+    """First fit over the free gaps of one growing block."""
+
+    def __init__(self) -> None:
+        self.high = 0
+        self._taken: dict[int, int] = {}
+
+    def take(self, size: int) -> int:
+        size = max(-(-size // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
+        offset = 0
+        for start, length in sorted(self._taken.items()):
+            if start - offset >= size:
+                break
+            offset = start + length
+        self._taken[offset] = size
+        self.high = max(self.high, offset + size)
+        return offset
+
+    def give_back(self, offset: int) -> None:
+        del self._taken[offset]
+
+
+def _words(scalars: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Each scalar in the first bytes of a 64-bit word of its own."""
+    words = np.zeros(max(len(scalars), 1), np.int64)
+    for word, value in zip(words.view((np.uint8, 8)), scalars, strict=False):
+        word[: value.dtype.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
+    return words
+
+
