@@ -87,6 +87,16 @@ def paths(treedef: TreeDef, root: str = "") -> list[str]:
     return [accessor.codify(root) if root else accessor.codify("*")[1:] for accessor in optree.treespec_accessors(treedef)]
 
 
+def argument_paths(treedef: TreeDef, positional: Sequence[str]) -> list[str]:
+    """For a tree of ``(args, kwargs)`` one path a leaf, from the parameter's name: ``params['w']``, ``x``."""
+    names = []
+    for accessor in optree.treespec_accessors(treedef):
+        which, first = accessor[0].entry, accessor[1].entry  # 0: positional, 1: by keyword
+        root = str(first) if which == 1 else positional[first] if first < len(positional) else f"args{first}"
+        names.append(accessor[2:].codify(root))
+    return names
+
+
 def tree_map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """``f`` applied leaf by leaf to ``tree`` and to ``rest``, trees of the same structure.
 

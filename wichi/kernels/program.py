@@ -87,7 +87,7 @@ class Executable:
 
 def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """``x`` as kernels read it: C-contiguous, aligned, native; itself if it is so already."""
-    if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray_ro and x.dtype.isnative:
+    if type(x) is np.ndarray and x.dtype == dtype and x.flags.c_contiguous and x.flags.aligned:
         return x
     return np.require(x, dtype, ["C", "A"])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
-from wichi.trace.ir import Atom, Eqn, Graph, Var
+from wichi.trace.ir import Atom, Eqn, Graph, Var, dce
 from wichi.trace.primitive import Primitive, aval_of
 from wichi.trace.tracer import at_line, stage_graph, trace
 
@@ -124,17 +124,20 @@ def pull(
     return [bars.get(v) for v in wrt]
 
 
-def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None) -> Graph:
+def vjp(
+    graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, count: int | None = None
+) -> Graph:
     """``ins + cotangents of the float outs -> outs + cotangents of the ins named by wrt``.
 
-    With ``seeds`` the cotangents are those constants and are no inputs.
+    Only the first ``count`` outputs have cotangents (default: all). With ``seeds``, one a float output, the
+    cotangents are those constants (None: zero) and are no inputs.
     """
-    count = len(graph.ins)
-    floats = [i for i, o in enumerate(graph.outs) if o.aval.dtype.kind == "f"]
+    inputs = len(graph.ins)
+    floats = [i for i, o in enumerate(graph.outs[:count]) if o.aval.dtype.kind == "f"]
 
     def walk(*values: Any) -> list[Any]:
         cts: list[Any] = [None] * len(graph.outs)
-        for i, ct in zip(floats, values[count:] if seeds is None else seeds, strict=True):
+        for i, ct in zip(floats, values[inputs:] if seeds is None else seeds, strict=True):
             cts[i] = ct
         env: dict[Var, Any] = dict(zip(graph.ins, values, strict=False))
         run(graph.eqns, env, values)
@@ -148,6 +151,27 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None) ->
     if seeds is None:
         avals += [graph.outs[i].aval._replace(weak=False) for i in floats]
     return stage_graph(walk, avals)
+
+
+def split(graph: Graph, late_from: int, count: int) -> tuple[Graph, Graph]:
+    """Cut a graph in two where the inputs from ``late_from`` on come in.
+
+    The first half answers the first ``count`` outputs (which must not need late inputs) and the residuals; the second
+    takes residuals and late inputs and answers the other outputs.
+    """
+    late_ins = graph.ins[late_from:]
+    late = set(late_ins)
+    early_eqns, late_eqns = [], []
+    for eqn in graph.eqns:
+        if any(a in late for a in eqn.ins):
+            late.update(eqn.outs)
+            late_eqns.append(eqn)
+        else:
+            early_eqns.append(eqn)
+    wanted = [a for eqn in late_eqns for a in eqn.ins] + list(graph.outs[count:])
+    residuals = tuple(dict.fromkeys(a for a in wanted if type(a) is Var and a not in late))
+    first = dce(Graph(graph.ins[:late_from], tuple(early_eqns), graph.outs[:count] + residuals, graph.in_names))
+    return first, Graph(residuals + late_ins, tuple(late_eqns), graph.outs[count:])
 
 
 def reaches(graph: Graph, wrt: Sequence[int], outs: Sequence[int]) -> bool:

@@ -1,0 +1,283 @@
+"""A traced, compiled function: how arguments find their trace, and how the trace runs.
+
+A transformed function traces once for each signature (tree structure, shapes and dtypes of its arguments) and then
+replays native code. On traced arguments it is inlined into the trace around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from wichi import pytree
+from wichi.config import config, debug_mode
+from wichi.debug import run_in_numpy
+from wichi.errors import ArgumentError, DtypeError, WichiError
+from wichi.kernels.program import Executable
+from wichi.kernels.source import source
+from wichi.trace import frames
+from wichi.trace.captured import Dependency, dependencies
+from wichi.trace.evaluate import evaluate
+from wichi.trace.ir import Aval, Const, Graph
+from wichi.trace.primitive import Boxed
+from wichi.trace.tracer import Tracer, supported, trace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_MOST_TRACES = 8  # kept for one signature: functions of equal code may hold different globals and cells in turn
+
+
+@dataclass(slots=True)
+class Runnable:
+    """A graph with its machine code, made when it first runs on arrays."""
+
+    graph: Graph
+    executable: Executable | None = None
+
+    def __call__(self, values: Sequence[Any]) -> list[Any]:
+        """The outputs on arrays, computed natively; on traced values, as traced values."""
+        if any(isinstance(x, Tracer) for x in values):
+            return evaluate(self.graph, *values)
+        values = [x.data if isinstance(x, Boxed) else x for x in values]
+        mode = debug_mode.get()
+        if mode is not None:
+            return run_in_numpy(self.graph, values, mode)
+        if self.executable is None:
+            self.executable = Executable(self.graph)
+        return self.executable(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a rewrite may ask of the function it rewrites: its name, and the trees of arguments and result."""
+
+    name: str
+    in_tree: pytree.TreeDef
+    out_tree: pytree.TreeDef
+    outermost: bool  # not called from within another transform
+
+
+class Rewrite(Protocol):
+    """A transform of graphs; hashable, so that equal transforms of equal code share their traces."""
+
+    name: str
+
+    def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]: ...
+
+
+@dataclass(slots=True)
+class CompiledTrace:
+    """One traced signature: how it runs, how its results go back into a tree, and what it depended on."""
+
+    run: Runnable
+    out_tree: pytree.TreeDef
+    depends_on: tuple[Any, ...]
+    captured: tuple[Boxed, ...] = ()
+    derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
+
+    def __call__(self, leaves: Sequence[Any]) -> list[Any]:
+        return self.run([*leaves, *self.captured])
+
+
+# Traces of functions with the same code object; a lambda written in a loop finds its trace again.
+_tables: WeakKeyDictionary[types.CodeType, dict[Rewrite, dict[Any, list[CompiledTrace]]]] = WeakKeyDictionary()
+
+
+class Transformed(Generic[P, R]):
+    """A function that wichi traces, transforms, compiles and runs. Made by ``jit``, ``grad`` and their like.
+
+    Besides being called it can be looked at: ``f.graph(*args)`` is the IR, ``f.source(*args)`` the loop nests as
+    Python, ``f.captured()`` what it holds besides its arguments.
+    """
+
+    def __init__(self, fn: Callable[..., Any], rewrite: Rewrite) -> None:
+        if not callable(fn):
+            raise ArgumentError(
+                f"{rewrite.name} needs a function, not {type(fn).__name__}.", at=frames.describe(frames.user_where()),
+                fix=f"wichi.{rewrite.name}(f)(x), not wichi.{rewrite.name}(f(x))",
+            )  # fmt: skip
+        functools.update_wrapper(self, fn)
+        self.__wrapped__ = fn
+        self._rewrite = rewrite
+        self._name = getattr(fn, "__name__", type(fn).__name__)
+        self._traces = _table(fn, rewrite)
+        self._dependencies: list[Dependency] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            leaves, treedef = pytree.flatten((args, kwargs))
+            found = self.find(leaves, treedef)
+            return pytree.unflatten(found.out_tree, found(leaves))
+        except WichiError as error:
+            raise error.with_traceback(_users_part(error.__traceback__)) from None
+
+    def __repr__(self) -> str:
+        return f"<wichi.{self._rewrite.name} of {self._name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Transformed, (self.__wrapped__, self._rewrite)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def graph(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
+        """The IR that a call with these arguments runs; only their shapes and dtypes matter."""
+        leaves, treedef = pytree.flatten((args, kwargs))
+        return self.find(leaves, treedef).run.graph
+
+    def source(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The loop nests that a call with these arguments runs, as Python that runs as it stands.
+
+        ``exec`` it and call its ``program(*leaves)``: the results are bit-equal to the native ones wherever only
+        ``+ - * / sqrt``, comparisons, minima and maxima occur, and within the libraries' rounding elsewhere.
+        """
+        return source(self.graph(*args, **kwargs))
+
+    def captured(self) -> dict[str, list[str]]:
+        """What the traces hold besides the arguments, after a first call.
+
+        ``compared``: globals, closure cells, defaults and functions compared by identity on each call.
+        ``by reference``: arrays among them; their contents are read anew on each call.
+        ``frozen``: arrays that were computed, or reached by attribute or key, while tracing; never updated.
+        """
+        compared = self._dependencies or []
+        named = {id(d.read()): d.name for d in compared}
+        arrays = {
+            id(a.value): a
+            for group in self._traces.values()
+            for found in group
+            for e in found.run.graph.eqns
+            for a in e.ins
+            if type(a) is Const and not a.is_scalar
+        }
+        return {
+            "compared": sorted({d.name for d in compared}),
+            "by reference": sorted(f"{named[i]}: {a.aval}" for i, a in arrays.items() if i in named),
+            "frozen": sorted(f"{a.aval}" for i, a in arrays.items() if i not in named),
+        }
+
+    def find(self, leaves: list[Any], treedef: pytree.TreeDef) -> CompiledTrace:
+        """The trace for these arguments, made if it is not there."""
+        try:
+            avals = tuple([leaf_aval(x) for x in leaves])
+        except WichiError:
+            raise
+        except Exception:
+            avals = _explain_leaves(self.__wrapped__, leaves, treedef)
+        key = (treedef, avals)
+        group = self._traces.get(key)
+        if group is not None:
+            values = self._current()
+            for found in group:
+                if len(found.depends_on) == len(values) and all(map(_is, found.depends_on, values)):
+                    return found
+        made = self._make(avals, treedef, leaves)
+        if not made.captured:  # values of an enclosing trace belong to this call alone
+            group = self._traces.setdefault(key, [])
+            group.append(made)
+            del group[:-_MOST_TRACES]
+        return made
+
+    def _current(self) -> tuple[Any, ...]:
+        if self._dependencies is None:
+            self._dependencies = dependencies(self.__wrapped__)
+        return tuple([d.read() for d in self._dependencies])
+
+    def _make(self, avals: Sequence[Aval], treedef: pytree.TreeDef, leaves: Sequence[Any]) -> CompiledTrace:
+        self._dependencies = None
+        depends_on = self._current()
+        out_tree: list[pytree.TreeDef] = []
+
+        def flat(*values: Any) -> list[Any]:
+            args, kwargs = pytree.unflatten(treedef, values)
+            results, tree = pytree.flatten(self.__wrapped__(*args, **kwargs))
+            out_tree.append(tree)
+            _check_results(self._name, results, tree)
+            return results
+
+        traced = trace(flat, avals, name=self._rewrite.name)
+        names = tuple(input_names(self.__wrapped__, treedef))
+        graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
+        outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
+        graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost))
+        return CompiledTrace(Runnable(graph), tree, depends_on, traced.captured)
+
+
+def _users_part(traceback: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback without wichi's and NumPy's own frames, unless the configuration keeps them."""
+    if config.internal_frames:
+        return traceback
+    kept, rest = [], traceback
+    while rest is not None:
+        if not frames.is_internal(rest.tb_frame.f_code.co_filename):
+            kept.append(rest)
+        rest = rest.tb_next
+    short: types.TracebackType | None = None
+    for part in reversed(kept):
+        short = types.TracebackType(short, part.tb_frame, part.tb_lasti, part.tb_lineno)
+    return short
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _table(fn: Callable[..., Any], rewrite: Rewrite) -> dict[Any, list[CompiledTrace]]:
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return {}
+    return _tables.setdefault(code, {}).setdefault(rewrite, {})
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+def leaf_aval(x: Any) -> Aval:
+    if isinstance(x, np.ndarray | np.generic):
+        return Aval(x.shape, supported(x.dtype, "An argument"))
+    if isinstance(x, Boxed):
+        return x.aval
+    if isinstance(x, bool | int | float):
+        return Aval((), np.dtype(type(x)), not isinstance(x, bool))
+    raise TypeError
+
+
+def _explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> NoReturn:
+    for name, x in zip(input_names(fn, treedef), leaves, strict=True):
+        try:
+            leaf_aval(x)
+        except Exception:
+            kind = DtypeError if isinstance(x, complex) else ArgumentError
+            raise kind(
+                f"The argument {name} is {type(x).__name__}, not an array or a number.",
+                at=frames.describe(frames.user_where()),
+                because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
+                fix=f"give it to the function by closure or functools.partial, or make it numbers: np.asarray({name}, float)",
+            ) from None
+    raise AssertionError("no leaf is at fault")
+
+
+def input_names(fn: Any, treedef: pytree.TreeDef) -> list[str]:
+    """``params['w']`` for each leaf of ``(args, kwargs)``."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return pytree.argument_paths(treedef, positional)
+
+
+def _check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> None:
+    for path, x in zip(pytree.paths(tree), results, strict=True):
+        try:
+            leaf_aval(x)
+        except TypeError:
+            raise ArgumentError(
+                f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
+                because="a compiled function can only return trees of arrays", fix="return it from outside the function",
+            ) from None  # fmt: skip

@@ -1,0 +1,104 @@
+"""What a traced function depends on besides its arguments: globals, closure cells, defaults, and functions it uses.
+
+A trace is used again only while each of these is the same object as when the function was traced. What is reached in
+other ways (attributes, dict entries, methods of objects, arrays computed while tracing) is frozen in the trace.
+"""
+
+from __future__ import annotations
+
+import functools
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from wichi.trace import frames
+
+_MISSING = object()
+_STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One name whose value is compared by identity on each call."""
+
+    name: str
+    read: Callable[[], Any]
+
+
+def dependencies(function: Callable[..., Any]) -> list[Dependency]:
+    """Everything compared, in an order that depends on code alone: equal lambdas give lists that line up."""
+    found: list[Dependency] = []
+    seen: set[int] = set()
+    waiting: list[Any] = [function]
+    while waiting:
+        f = waiting.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        if isinstance(f, functools.partial):
+            found += [Dependency("partial argument", _fixed(v)) for v in (*f.args, *f.keywords.values())]
+            waiting.append(f.func)
+        elif isinstance(f, MethodType):
+            found.append(Dependency("self", _fixed(f.__self__)))
+            waiting.append(f.__func__)
+        elif isinstance(f, FunctionType):
+            if frames.is_internal(f.__code__.co_filename):
+                continue
+            for dependency in _of_function(f):
+                found.append(dependency)
+                value = dependency.read()
+                if isinstance(value, FunctionType | MethodType | functools.partial) or hasattr(value, "__wrapped__"):
+                    waiting.append(value)
+        elif hasattr(f, "__wrapped__"):
+            waiting.append(f.__wrapped__)
+        else:
+            found.append(Dependency(getattr(f, "__name__", type(f).__name__), _fixed(f)))
+    return found
+
+
+def _of_function(f: FunctionType) -> list[Dependency]:
+    found = [Dependency(f"{f.__name__}: default", _fixed(v)) for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())]
+    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        found.append(Dependency(name, functools.partial(_read_cell, cell)))
+    names = _names(f.__code__)
+    scope = f.__globals__
+    for name in names:
+        if name not in scope:
+            continue
+        found.append(Dependency(name, functools.partial(scope.get, name, _MISSING)))
+        module = scope[name]
+        if isinstance(module, ModuleType) and _is_users(module):
+            inside = vars(module)
+            for attribute in names:
+                if isinstance(inside.get(attribute), FunctionType):
+                    found.append(Dependency(f"{name}.{attribute}", functools.partial(inside.get, attribute, _MISSING)))
+    return found
+
+
+def _names(code: CodeType) -> list[str]:
+    """Names that the code and the functions defined in it look up."""
+    names: dict[str, None] = {}
+    waiting = [code]
+    while waiting:
+        c = waiting.pop()
+        names.update(dict.fromkeys(c.co_names))
+        waiting += [k for k in c.co_consts if isinstance(k, CodeType)]
+    return list(names)
+
+
+def _is_users(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return bool(file) and not frames.is_internal(file) and (not file.startswith(_STANDARD) or "site-packages" in file)
+
+
+def _fixed(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def _read_cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return _MISSING

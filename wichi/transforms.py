@@ -1,0 +1,319 @@
+"""The functional half: ``jit``, ``grad``, ``value_and_grad``, ``jvp``, ``vjp`` and ``make_graph``.
+
+Each is a function of functions, made of one graph-to-graph pass. Arguments and results are trees of arrays; ndarrays
+go in and ndarrays come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import numpy as np
+
+import wichi.numpy  # noqa: F401  (fills the registry through which traced values find their functions)
+from wichi import pytree
+from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed, input_names, leaf_aval
+from wichi.errors import ArgumentError, DtypeError, NonScalarError, UnusedInputError
+from wichi.trace import forward, frames, reverse
+from wichi.trace.ir import Aval, Graph, dce
+from wichi.trace.primitive import Boxed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _AsItIs:
+    """The rewrite of ``jit``: none."""
+
+    name: str = "jit"
+
+    def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]:
+        return graph, signature.out_tree
+
+
+@dataclass(frozen=True, slots=True)
+class _Differentiate:
+    """The rewrite of ``grad`` and ``value_and_grad``."""
+
+    name: str
+    argnums: int | tuple[int, ...]
+    has_aux: bool
+    allow_unused: bool
+
+    def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]:
+        aux_tree = _scalar_result(self, graph, signature)
+        wrt, grad_tree = _wrt(self, graph, signature)
+        if signature.outermost and not self.allow_unused and not reverse.reaches(graph, wrt, [0]):
+            _unused(self, signature)
+        floats = [i for i, o in enumerate(graph.outs) if o.aval.dtype.kind == "f"]
+        seeds = [graph.outs[0].aval.dtype.type(1) if i == 0 else None for i in floats]
+        full = reverse.vjp(graph, wrt, seeds)
+        count = len(graph.outs)
+        value, aux, bars = full.outs[0], full.outs[1:count], full.outs[count:]
+        gradient = pytree.unflatten(grad_tree, bars)
+        answer: Any = gradient
+        if self.has_aux:
+            extras = pytree.unflatten(aux_tree, aux)
+            answer = ((value, extras), gradient) if self.name == "value_and_grad" else (gradient, extras)
+        elif self.name == "value_and_grad":
+            answer = (value, gradient)
+        outs, tree = pytree.flatten(answer)  # the atoms stand in the tree that users get, and come out in its order
+        return dce(Graph(full.ins, full.eqns, tuple(outs), graph.in_names)), tree
+
+
+def _scalar_result(kind: _Differentiate, graph: Graph, signature: Signature) -> pytree.TreeDef | None:
+    """Checks that there is one number to differentiate; the tree of the auxiliary results."""
+    name, out_tree = signature.name, signature.out_tree
+    children = out_tree.children() if out_tree.type is tuple else []
+    at = frames.describe(frames.user_where())
+    if kind.has_aux:
+        if len(children) != 2 or children[0].num_leaves != 1:
+            raise ArgumentError(
+                f"{name} must return a pair (value, aux) under has_aux=True.", at=at, fix="return loss, anything_else"
+            )
+        aux_tree = children[1]
+    else:
+        if out_tree.num_leaves != 1:
+            raise NonScalarError(
+                f"{kind.name} needs a scalar; {name} returned a tree of {out_tree.num_leaves} values.", at=at,
+                fix=f"return one number, or wichi.{kind.name}({name}, has_aux=True) if it returns (value, extras)",
+            )  # fmt: skip
+        aux_tree = None
+    aval = graph.outs[0].aval
+    if aval.shape:
+        raise NonScalarError(
+            f"{kind.name} needs a scalar; {name} returned {aval}.", at=at,
+            fix=f"reduce it, for instance with .sum() or .mean(), or use wichi.vjp({name}, ...)",
+        )  # fmt: skip
+    if aval.dtype.kind != "f":
+        raise DtypeError(f"{kind.name} needs a float; {name} returned {aval}.", at=at,
+                         because="integers and bools have no derivative", fix="compute the result in floats")  # fmt: skip
+    return aux_tree
+
+
+def _wrt(kind: _Differentiate, graph: Graph, signature: Signature) -> tuple[list[int], pytree.TreeDef]:
+    """Which inputs of the graph are differentiated, and the tree of their gradients."""
+    name, arguments = signature.name, signature.in_tree.children()[0].children()
+    at = frames.describe(frames.user_where())
+    numbers = (kind.argnums,) if isinstance(kind.argnums, int) else kind.argnums
+    wrt: list[int] = []
+    for number in numbers:
+        if not -len(arguments) <= number < len(arguments):
+            raise ArgumentError(
+                f"argnums={number}, but {name} was called with {len(arguments)} positional argument(s).", at=at,
+                because="argnums counts positional arguments from 0",
+            )  # fmt: skip
+        number %= len(arguments)
+        first = sum(a.num_leaves for a in arguments[:number])
+        wrt += range(first, first + arguments[number].num_leaves)
+    for i in wrt:
+        if graph.ins[i].aval.dtype.kind != "f":
+            leaf = graph.in_names[i]
+            raise DtypeError(
+                f"{kind.name} of {name}: the argument {leaf} is {graph.ins[i].aval}; integers have no derivative.", at=at,
+                fix=f"make it a float ({leaf} = np.asarray({leaf}, float)), or leave it out of argnums",
+            )  # fmt: skip
+    trees = [pytree.unflatten(arguments[n % len(arguments)], [0] * arguments[n % len(arguments)].num_leaves) for n in numbers]
+    return wrt, pytree.flatten(trees[0] if isinstance(kind.argnums, int) else tuple(trees))[1]
+
+
+def _unused(kind: _Differentiate, signature: Signature) -> NoReturn:
+    name = signature.name
+    raise UnusedInputError(
+        f"The result of {name} does not depend on argument {kind.argnums}; the gradient would be all zeros.",
+        at=frames.describe(frames.user_where()),
+        because="no operation leads from the argument to the result (was it converted to a plain number on the way?)",
+        fix=f"wichi.{kind.name}({name}, allow_unused=True), if zeros are meant",
+    )
+
+
+# --- the public functions --------------------------------------------------------------------------------------------
+def jit(fn: Callable[P, R]) -> Transformed[P, R]:
+    """``fn``, traced once for each signature and run as native code.
+
+    Args:
+        fn: a function of trees of arrays (float64, float32, integers, bool; Python numbers are weakly typed 0-d
+            values). Python code in it runs while tracing only.
+
+    Returns:
+        a function with the signature of ``fn``; results are fresh ndarrays.
+
+    Differences to JAX: float64 as NumPy has it, no devices, ndarrays in and out, and a new batch size compiles
+    nothing. Closed-over arrays are read at each call, not baked in.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
+    np.float64(25.0)
+    """
+    return Transformed(fn, _AsItIs())
+
+
+def grad(
+    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, allow_unused: bool = False
+) -> Transformed[..., Any]:
+    """The gradient of a scalar function: a tree like the argument, of ndarrays with its shapes and dtypes.
+
+    Args:
+        fn: returns one float, or ``(float, aux)`` with ``has_aux``.
+        argnums: the positional argument(s) to differentiate; a sequence gives a tuple of gradients.
+        has_aux: ``fn`` also returns a tree that is passed on: the answer is ``(gradient, aux)``.
+        allow_unused: answer zeros, not an error, where the result does not depend on the argument at all.
+
+    Raises:
+        NonScalarError: ``fn`` returned an array or several values.
+        UnusedInputError: the result does not depend on the argument.
+        DtypeError: an integer leaf in the differentiated argument.
+
+    >>> import numpy as np, wichi
+    >>> wichi.grad(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
+    array([6., 8.])
+    """
+    return Transformed(fn, _Differentiate("grad", _argnums(argnums), has_aux, allow_unused))
+
+
+def value_and_grad(
+    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, allow_unused: bool = False
+) -> Transformed[..., Any]:
+    """As ``grad``, but answers ``(value, gradient)``; with ``has_aux`` ``((value, aux), gradient)``.
+
+    >>> import numpy as np, wichi
+    >>> wichi.value_and_grad(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
+    (np.float64(25.0), array([6., 8.]))
+    """
+    return Transformed(fn, _Differentiate("value_and_grad", _argnums(argnums), has_aux, allow_unused))
+
+
+def _argnums(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    return argnums if isinstance(argnums, int) else tuple(argnums)
+
+
+def make_graph(fn: Callable[P, Any]) -> Callable[P, Graph]:
+    """The IR of ``fn`` (or of a transformed function): ``make_graph(fn)(*args) -> Graph``.
+
+    >>> import numpy as np, wichi
+    >>> print(wichi.make_graph(lambda x: np.sum(x * x))(np.ones(3)))
+    graph(x:f64[3])
+      a:f64[3] = square x
+      b:f64[] = sum[axes=(0,)] a
+      return b
+    """
+    transformed = fn if isinstance(fn, Transformed) else jit(fn)
+    return transformed.graph
+
+
+def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
+    """The result of ``fn`` at ``primals`` and its change along ``tangents`` (forward mode).
+
+    Args:
+        fn: a function of ``len(primals)`` positional arguments.
+        primals, tangents: sequences of trees of the same structure and shapes. Tangents of integer and bool leaves
+            are ignored.
+
+    Returns:
+        ``(result, tangent of the result)``, two trees of the same structure; integer results have tangent zero.
+
+    Raises:
+        ArgumentError: the tangents do not fit the primals.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jvp(np.sin, (0.0,), (2.0,))
+    (np.float64(0.0), np.float64(2.0))
+    """
+    found, leaves = _traced(fn, tuple(primals))
+    graph = found.run.graph
+    dots = _fitting("tangents of jvp", tuple(tangents), tuple(primals), input_names(fn, pytree.flatten((tuple(primals), {}))[1]))
+    which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
+    pushed = _derived(found, "jvp", lambda: Runnable(forward.jvp(graph, which)))
+    results = pushed([*leaves, *found.captured, *(_as(dots[i], graph.ins[i].aval) for i in which)])
+    count = len(graph.outs)
+    out_dots = _with_zeros([o.aval for o in graph.outs], results[count:])
+    return pytree.unflatten(found.out_tree, results[:count]), pytree.unflatten(found.out_tree, out_dots)
+
+
+def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
+    """The result of ``fn`` at ``primals`` and a function that pulls cotangents back (reverse mode).
+
+    Returns:
+        ``(result, pullback)``, or ``(result, pullback, aux)`` with ``has_aux``. ``pullback(cotangent)`` takes a tree
+        like the result and answers a tuple with one gradient tree a primal. The forward pass runs once; what the
+        backward pass needs of it is kept by the pullback. Gradients of integer leaves are zeros.
+
+    Raises:
+        ArgumentError: the cotangent does not fit the result.
+
+    >>> import numpy as np, wichi
+    >>> y, pullback = wichi.vjp(np.sin, 0.0)
+    >>> pullback(1.0)
+    (np.float64(1.0),)
+    """
+    found, leaves = _traced(fn, primals)
+    graph, main_tree, aux_tree = found.run.graph, found.out_tree, None
+    if has_aux:
+        children = main_tree.children() if main_tree.type is tuple else []
+        if len(children) != 2:
+            raise ArgumentError(
+                "The function must return a pair (result, aux) under has_aux=True.",
+                at=frames.describe(frames.user_where()), fix="return result, anything_else",
+            )  # fmt: skip
+        main_tree, aux_tree = children
+    count = main_tree.num_leaves
+    first, second = _derived(found, ("vjp", count), lambda: _halves(graph, count, len(leaves)))
+    results = first([*leaves, *found.captured])
+    outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
+    main = pytree.unflatten(main_tree, outs[:count])
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        cts = _fitting("cotangent of vjp", cotangent, main, ["result" + p for p in pytree.paths(main_tree)])
+        floats = [_as(c, o.aval) for c, o in zip(cts, graph.outs, strict=False) if o.aval.dtype.kind == "f"]
+        bars = _with_zeros([v.aval for v in graph.ins[: len(leaves)]], second([*residuals, *floats]))
+        return pytree.unflatten(pytree.flatten(primals)[1], bars)
+
+    return (main, pullback) if aux_tree is None else (main, pullback, pytree.unflatten(aux_tree, outs[count:]))
+
+
+def _traced(fn: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[CompiledTrace, list[Any]]:
+    leaves, treedef = pytree.flatten((primals, {}))
+    return jit(fn).find(leaves, treedef), leaves
+
+
+def _derived(found: CompiledTrace, key: Any, make: Callable[[], Any]) -> Any:
+    """What ``make`` made of this trace, once."""
+    if key not in found.derived:
+        found.derived[key] = make()
+    return found.derived[key]
+
+
+def _halves(graph: Graph, count: int, inputs: int) -> tuple[Runnable, Runnable]:
+    """Reverse mode of the first ``count`` outputs, cut where the cotangents come in."""
+    wrt = [i for i in range(inputs) if graph.ins[i].aval.dtype.kind == "f"]
+    full = reverse.vjp(graph, wrt, count=count)
+    first, second = reverse.split(full, len(graph.ins), len(graph.outs))
+    return Runnable(first), Runnable(second)
+
+
+def _fitting(what: str, given: Any, wanted: Any, names: Sequence[str]) -> list[Any]:
+    """The leaves of ``given``, a tree that must have the structure and shapes of ``wanted``."""
+    (leaves, tree), (models, model_tree) = pytree.flatten(given), pytree.flatten(wanted)
+    at = frames.describe(frames.user_where())
+    if tree != model_tree:
+        raise ArgumentError(f"The {what} are a tree of another structure.", at=at, value=f"{tree} where {model_tree} fits")
+    for name, leaf, model in zip(names, leaves, models, strict=True):
+        if leaf_aval(leaf).shape != leaf_aval(model).shape:
+            raise ArgumentError(
+                f"The {what}: {leaf_aval(leaf)} was given for {name}, which is {leaf_aval(model)}.", at=at,
+                because="tangents and cotangents have the shapes of what they belong to",
+            )  # fmt: skip
+    return leaves
+
+
+def _with_zeros(avals: Sequence[Aval], derivatives: Sequence[Any]) -> list[Any]:
+    """The derivatives of the float values in turn; zeros for the integers between them."""
+    rest = iter(derivatives)
+    return [next(rest) if a.dtype.kind == "f" else np.zeros(a.shape, a.dtype)[()] for a in avals]
+
+
+def _as(x: Any, like: Aval) -> Any:
+    return x if isinstance(x, Boxed) else np.asarray(x, like.dtype)
