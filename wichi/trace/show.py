@@ -99,7 +99,8 @@ def dot(graph: Graph) -> str:
     made_by: dict[Any, str] = {}
     for i, var in enumerate(graph.ins):
         made_by[var] = f"in{i}"
-        lines.append(f"  in{i} [label={_quote(f'{name(var)}\n{var.aval}')}, fillcolor={_quote(_INPUT)}];")
+        label = _quote(f"{name(var)}\n{var.aval}")
+        lines.append(f"  in{i} [label={label}, fillcolor={_quote(_INPUT)}];")
     for i, eqn in enumerate(graph.eqns):
         for atom in eqn.ins:
             if type(atom) is Const and not atom.is_scalar and atom not in made_by:

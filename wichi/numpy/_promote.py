@@ -1,0 +1,190 @@
+"""What every public function does first: NumPy's dtype for the operation, casts, and explicit broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from wichi.errors import DtypeError, ShapeError
+from wichi.ops import shaping
+from wichi.trace import frames
+from wichi.trace.ir import Aval
+from wichi.trace.primitive import Boxed, Primitive, aval_of, shape_of
+from wichi.trace.tracer import Tracer, supported
+
+Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
+_WEAK = {"f": float, "i": int}
+_resolved: dict[Any, tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]] = {}
+
+
+def is_boxed(*xs: Any) -> bool:
+    """Whether any argument is traced (or an eager Tensor); if not, NumPy itself answers."""
+    return any(isinstance(x, Boxed) for x in xs)
+
+
+def resolve(ufunc: np.ufunc, avals: Sequence[Aval]) -> tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]:
+    """The dtypes that ``ufunc`` casts its operands to, and its result's, by NumPy's rules (NEP 50).
+
+    Raises:
+        DtypeError: NumPy has no loop for them, or one in a dtype that wichi does not compute with (float16).
+    """
+    key = (ufunc, *((a.dtype, a.weak) for a in avals))
+    found = _resolved.get(key)
+    if found is None:
+        asked = tuple(_WEAK[a.dtype.kind] if a.weak and a.dtype.kind in _WEAK else a.dtype for a in avals)
+        if all(isinstance(a, type) for a in asked):  # only Python numbers: they are NumPy's default dtypes
+            asked = tuple(a.dtype for a in avals)
+        try:
+            *ins, out = ufunc.resolve_dtypes((*asked, None))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise DtypeError(f"np.{ufunc.__name__} of {', '.join(str(a.dtype) for a in avals)}: {error}",
+                             at=frames.describe(frames.user_where())) from None  # fmt: skip
+        for dtype in (*ins, out):
+            supported(dtype, f"np.{ufunc.__name__} of {', '.join(str(a.dtype) for a in avals)}")
+        found = _resolved[key] = (tuple(ins), out)
+    return found
+
+
+def cast_to(x: Any, dtype: np.dtype[Any]) -> Any:
+    """``x`` in ``dtype``; a plain number becomes a NumPy scalar, a 0-d constant of the graph."""
+    if isinstance(x, Boxed):
+        return x if x.aval.dtype == dtype and not x.aval.weak else shaping.cast(x, dtype=dtype)
+    if isinstance(x, np.ndarray):
+        return x if x.dtype == dtype else x.astype(dtype)
+    if dtype.kind in "iu" and isinstance(x, int) and not isinstance(x, bool):
+        info = np.iinfo(dtype)
+        if not info.min <= x <= info.max:
+            raise OverflowError(f"Python integer {x} out of bounds for {dtype.name}")
+    return dtype.type(x)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """``x`` repeated to ``shape`` by NumPy's rule; itself if it has that shape."""
+    old = shape_of(x)
+    if old == shape:
+        return x
+    extra = len(shape) - len(old)
+    return shaping.broadcast(x, shape=shape, axes=tuple(range(extra)))
+
+
+def common_shape(what: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape all of ``shapes`` broadcast to.
+
+    Raises:
+        ShapeError: they do not.
+    """
+    first = shapes[0]
+    if all(s == first for s in shapes):
+        return first
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            f"{what}: the shapes {' and '.join(map(str, shapes))} do not fit together.",
+            at=frames.describe(frames.user_where()),
+            because="from the last axis backwards, sizes must be equal or 1",
+            fix="reshape one of them, for instance x[:, None]",
+        ) from None
+
+
+def pointwise(ufunc: np.ufunc, prim: Primitive, *args: Any) -> Any:
+    """``prim`` on ``args`` as NumPy would run ``ufunc``: promoted, cast and broadcast."""
+    avals = [aval_of(a) for a in args]
+    dtypes, _ = resolve(ufunc, avals)
+    return prim(*spread(ufunc.__name__, [cast_to(a, d) for a, d in zip(args, dtypes, strict=True)]))
+
+
+def spread(what: str, args: Sequence[Any]) -> list[Any]:
+    """All ``args`` in their common shape; plain scalars stay, as 0-d constants."""
+    shapes = [shape_of(a) for a in args]
+    shape = common_shape(what, shapes)
+    return [
+        a if s == shape or (not s and not isinstance(a, Boxed | np.ndarray)) else broadcast_to(a, shape)
+        for a, s in zip(args, shapes, strict=True)
+    ]
+
+
+def result_type(*xs: Any) -> np.dtype[Any]:
+    """NumPy's common dtype of arrays, values and Python numbers."""
+    asked = []
+    for x in xs:
+        aval = aval_of(x)
+        asked.append(_WEAK[aval.dtype.kind](0) if aval.weak and aval.dtype.kind in _WEAK else aval.dtype)
+    return supported(np.result_type(*asked))
+
+
+def axis_in(axis: Any, ndim: int) -> int:
+    """An axis counted from 0."""
+    number = int(axis)
+    if not -ndim <= number < ndim:
+        raise np.exceptions.AxisError(number, ndim)
+    return number % ndim
+
+
+def axes_in(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Sorted axes counted from 0; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = [axis_in(a, ndim) for a in (axis if isinstance(axis, tuple | list) else (axis,))]
+    if len(set(axes)) != len(axes):
+        raise ValueError("duplicate value in 'axis'")
+    return tuple(sorted(axes))
+
+
+def as_value(x: Any) -> Any:
+    """A list or tuple that holds traced values, stacked; anything else as it is."""
+    if isinstance(x, list | tuple) and _holds_boxed(x):
+        parts = [as_value(v) for v in x]
+        dtype = result_type(*parts)
+        shape = common_shape("array", [shape_of(p) for p in parts])
+        if any(shape_of(p) != shape for p in parts):
+            raise ShapeError(f"The elements of a list have shapes {', '.join(str(shape_of(p)) for p in parts)}.",
+                             at=frames.describe(frames.user_where()), because="an array needs elements of one shape")  # fmt: skip
+        rows = [shaping.reshape(np.asarray(cast_to(p, dtype)) if not isinstance(p, Boxed) else cast_to(p, dtype),
+                                shape=(1, *shape)) for p in parts]  # fmt: skip
+        return shaping.concatenate(*rows, axis=0)
+    return x if isinstance(x, Boxed | np.ndarray | np.generic | bool | int | float) else np.asarray(x)
+
+
+def _holds_boxed(x: Any) -> bool:
+    """Whether a nested list holds a traced value; lists nest a few levels, an explicit stack walks them."""
+    waiting = [x]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Boxed):
+            return True
+        if isinstance(item, list | tuple):
+            waiting.extend(item)
+    return False
+
+
+def numpy_first(function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A public function that NumPy answers itself when no argument is traced; ``function`` is NumPy's."""
+
+    def decorate(ours: Callable[..., Any]) -> Callable[..., Any]:
+        def public(*args: Any, **kwargs: Any) -> Any:
+            if _holds_boxed(args) or _holds_boxed(list(kwargs.values())):
+                return ours(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        public.__name__ = public.__qualname__ = ours.__name__
+        public.__doc__ = ours.__doc__ or _summary(function)
+        public.__wrapped__ = ours  # type: ignore[attr-defined]
+        public.numpy_function = function  # type: ignore[attr-defined]
+        return public
+
+    return decorate
+
+
+def _summary(function: Any) -> str:
+    lines = [line.strip() for line in (function.__doc__ or "").splitlines()]
+    body = [line for line in lines if line and "(" not in line[:24]]
+    return f"{body[0] if body else function.__name__}\n\nAs ``numpy.{function.__name__}``; traced values are accepted."
+
+
+__all__ = [
+    "Array", "Tracer", "as_value", "aval_of", "axes_in", "axis_in", "broadcast_to", "cast_to", "common_shape", "is_boxed",
+    "numpy_first", "pointwise", "resolve", "result_type", "shape_of", "spread",
+]  # fmt: skip
