@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -310,11 +311,8 @@ def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = Non
 def round(a: Array, decimals: int = 0) -> Array:  # noqa: A001
     if decimals == 0 or aval_of(a).dtype.kind != "f":
         return rint(a)
-    scale = 10.0 ** builtin_abs(decimals)
+    scale = 10.0 ** builtins.abs(decimals)
     return divide(rint(multiply(a, scale)), scale) if decimals > 0 else multiply(rint(divide(a, scale)), scale)
-
-
-builtin_abs = __builtins__["abs"] if isinstance(__builtins__, dict) else __builtins__.abs
 
 
 @numpy_first(np.sinc)

@@ -1,0 +1,226 @@
+"""NumPy's reductions, on ``axis`` None, an int or a tuple, with ``keepdims``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wichi.errors import ShapeError
+from wichi.numpy import _pointwise as pw
+from wichi.numpy._indexing import index
+from wichi.numpy._promote import Array, as_value, aval_of, axes_in, axis_in, cast_to, numpy_first, shape_of
+from wichi.ops import reducing, shaping
+from wichi.trace import frames
+from wichi.trace.primitive import Primitive
+
+
+def _reduced(prim: Primitive, a: Array, axis: Any, keepdims: bool) -> Array:
+    shape = shape_of(a)
+    axes = axes_in(axis, len(shape))
+    out = prim(a, axes=axes) if axes else a
+    return shaping.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape))) if keepdims else out
+
+
+def _plain_options(name: str, **options: Any) -> None:
+    given = [k for k, v in options.items() if v is not None and v is not np._NoValue and not (k == "where" and v is True)]
+    if given:
+        raise TypeError(f"np.{name} of a value inside a transform does not take {', '.join(given)}")
+
+
+def _sum_dtype(a: Array, dtype: Any) -> np.dtype[Any]:
+    """Small integers and bools are summed as int64 (unsigned: uint64), as NumPy does."""
+    if dtype is not None:
+        return np.dtype(dtype)
+    old = aval_of(a).dtype
+    return np.dtype("u8") if old.kind == "u" else np.dtype("i8") if old.kind in "ib" else old
+
+
+@numpy_first(np.sum)
+def sum(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:  # noqa: A001
+    """As ``numpy.sum``. Native sums run in fixed lanes: more accurate than a running sum, the same bits everywhere."""
+    _plain_options("sum", out=out)
+    a = _masked(as_value(a), where, 0)
+    total = _reduced(reducing.sum_, cast_to(a, _sum_dtype(a, dtype)), axis, bool(keepdims))
+    return total if _absent(initial) else pw.add(total, initial)
+
+
+@numpy_first(np.prod)
+def prod(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:
+    _plain_options("prod", out=out)
+    a = _masked(as_value(a), where, 1)
+    total = _reduced(reducing.prod, cast_to(a, _sum_dtype(a, dtype)), axis, bool(keepdims))
+    return total if _absent(initial) else pw.multiply(total, initial)
+
+
+def _absent(x: Any) -> bool:
+    return x is None or x is np._NoValue
+
+
+def _masked(a: Array, where: Any, neutral: Any) -> Array:
+    return a if _absent(where) or where is True else pw.where(where, a, aval_of(a).dtype.type(neutral))
+
+
+def _count(a: Array, axis: Any) -> int:
+    shape = shape_of(a)
+    count = 1
+    for i in axes_in(axis, len(shape)):
+        count *= shape[i]
+    return count
+
+
+@numpy_first(np.mean)
+def mean(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
+    a = as_value(a)
+    _plain_options("mean", out=out, where=where)
+    a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
+    return pw.divide(_reduced(reducing.sum_, a, axis, bool(keepdims)), float(_count(a, axis)))
+
+
+@numpy_first(np.average)
+def average(a: Array, axis: Any = None, weights: Array = None) -> Array:
+    if weights is None:
+        return mean(a, axis)
+    if shape_of(weights) != shape_of(a):
+        weights = shaping.reshape(weights, shape=tuple(n if i == axis_in(axis, len(shape_of(a))) else 1
+                                                       for i, n in enumerate(shape_of(a)))) if hasattr(weights, "aval") else (
+            np.asarray(weights).reshape([n if i == axis_in(axis, len(shape_of(a))) else 1 for i, n in enumerate(shape_of(a))]))  # fmt: skip
+    spread = pw.multiply(weights, pw.add(pw.multiply(a, 0), 1))
+    return pw.divide(sum(pw.multiply(a, weights), axis), sum(spread, axis))
+
+
+@numpy_first(np.var)
+def var(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *, correction: Any = None, **rest: Any) -> Array:
+    _plain_options("var", out=out, **rest)
+    degrees = ddof if _absent(correction) else correction
+    a = as_value(a)
+    a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
+    squares = pw.square(pw.subtract(a, mean(a, axis, keepdims=True)))
+    return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), max_of(_count(a, axis) - degrees, 0.0))
+
+
+def max_of(x: float, y: float) -> float:
+    return x if x > y else y
+
+
+@numpy_first(np.std)
+def std(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *, correction: Any = None, **rest: Any) -> Array:
+    return pw.sqrt(var(a, axis, dtype, out, ddof, keepdims, correction=correction, **rest))
+
+
+def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Callable[..., Any]:
+    name = function.__name__
+
+    def reduce(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:
+        _plain_options(name, out=out, where=where)
+        a = as_value(a)
+        shape = shape_of(a)
+        if not _absent(initial) or all(shape[i] for i in axes_in(axis, len(shape))):
+            found = _reduced(prim, a, axis, bool(keepdims))
+            return found if _absent(initial) else combine(found, initial)
+        raise ShapeError(
+            f"np.{name} of an empty axis: the array has shape {shape}.", at=frames.describe(frames.user_where()),
+            because="nothing has no largest or smallest element", fix=f"np.{name}(x, initial=...)",
+        )  # fmt: skip
+
+    reduce.__name__ = name
+    return numpy_first(function)(reduce)
+
+
+max = amax = _extremum(np.max, reducing.max_, pw.maximum)  # noqa: A001
+min = amin = _extremum(np.min, reducing.min_, pw.minimum)  # noqa: A001
+
+
+@numpy_first(np.ptp)
+def ptp(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False) -> Array:
+    return pw.subtract(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
+
+
+def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
+    def find(a: Array, axis: int | None = None, out: Any = None, *, keepdims: Any = False) -> Array:
+        _plain_options(function.__name__, out=out)
+        a = as_value(a)
+        shape = shape_of(a)
+        if axis is None:
+            flat = prim(shaping.reshape(a, shape=(aval_of(a).size,)), axis=0)
+            return shaping.reshape(flat, shape=(1,) * len(shape)) if keepdims is True else flat
+        axis = axis_in(axis, len(shape))
+        found = prim(a, axis=axis)
+        return shaping.reshape(found, shape=(*shape[:axis], 1, *shape[axis + 1 :])) if keepdims is True else found
+
+    find.__name__ = function.__name__
+    return numpy_first(function)(find)
+
+
+argmax, argmin = _position(np.argmax, reducing.argmax), _position(np.argmin, reducing.argmin)
+
+
+@numpy_first(np.any)
+def any(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:  # noqa: A001
+    _plain_options("any", out=out, where=where)
+    return _reduced(reducing.any_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
+
+
+@numpy_first(np.all)
+def all(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:  # noqa: A001
+    _plain_options("all", out=out, where=where)
+    return _reduced(reducing.all_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
+
+
+@numpy_first(np.count_nonzero)
+def count_nonzero(a: Array, axis: Any = None, *, keepdims: bool = False) -> Array:
+    return sum(pw.not_equal(a, 0), axis, keepdims=keepdims)
+
+
+@numpy_first(np.cumsum)
+def cumsum(a: Array, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
+    _plain_options("cumsum", out=out)
+    a = as_value(a)
+    a = cast_to(a, _sum_dtype(a, dtype))
+    if axis is None:
+        a, axis = shaping.reshape(a, shape=(aval_of(a).size,)), 0
+    return reducing.cumsum(a, axis=axis_in(axis, len(shape_of(a))), reverse=False)
+
+
+@numpy_first(np.diff)
+def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
+    axis = axis_in(axis, len(shape_of(a)))
+    lead = (slice(None),) * axis
+    for _ in range(n):
+        upper, lower = index(a, (*lead, slice(1, None))), index(a, (*lead, slice(None, -1)))
+        a = pw.not_equal(upper, lower) if aval_of(a).dtype.kind == "b" else pw.subtract(upper, lower)
+    return a
+
+
+@numpy_first(np.trapezoid)
+def trapezoid(y: Array, x: Array = None, dx: float = 1.0, axis: int = -1) -> Array:
+    axis = axis_in(axis, len(shape_of(y)))
+    lead = (slice(None),) * axis
+    steps: Array = dx
+    if x is not None:
+        steps = diff(x, axis=-1 if len(shape_of(x)) == 1 else axis)
+        if len(shape_of(x)) == 1:
+            steps = index(steps, (..., *(None,) * (len(shape_of(y)) - axis - 1)))
+    middle = pw.multiply(pw.add(index(y, (*lead, slice(1, None))), index(y, (*lead, slice(None, -1)))), 0.5)
+    return sum(pw.multiply(steps, middle), axis)
+
+
+def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
+    """``log(sum(exp(a)))`` without overflow; -inf where all are -inf. Not in NumPy: ``scipy.special.logsumexp``.
+
+    >>> logsumexp(np.array([1000.0, 1000.0]))
+    np.float64(1000.6931471805599)
+    """
+    a = pw._float(a)
+    top = max(a, axis, keepdims=True)
+    # The maximum only keeps exp in range, so no derivative flows through it; an infinite one would give inf - inf.
+    top = shaping.stop_gradient(pw.where(pw.isfinite(top), top, 0.0)) if hasattr(top, "aval") else np.where(np.isfinite(top), top, 0.0)
+    total = sum(pw.exp(pw.subtract(a, top)), axis, keepdims=True)
+    with np.errstate(divide="ignore"):
+        out = pw.add(pw.log(total), top)
+    if keepdims:
+        return out
+    axes = axes_in(axis, len(shape_of(a)))
+    shape = tuple(n for i, n in enumerate(shape_of(a)) if i not in axes)
+    return shaping.reshape(out, shape=shape)[()]
