@@ -56,8 +56,8 @@ _COMBINE = {"add": "np.add", "mul": "np.multiply", "maximum": "np.maximum", "min
 def source(graph: Graph) -> str:
     """A Python module whose ``program(*inputs)`` answers the outputs of ``graph`` as a list of arrays."""
     name = Names(graph)
+    heading = "\n".join(f"# {line}" for line in text(graph, name).splitlines())
     planned = plan(graph, lambda eqn: equation(eqn, name) + (f"    ({eqn.where})" if eqn.where else ""))
-    heading = "\n".join(f"# {line}" for line in text(graph).splitlines())
     nests = [_nest(nest, number, planned) for number, nest in enumerate(planned.program.nests)]
     return "\n\n".join([heading, _PRELUDE, *nests, _program(planned)]) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import Array, as_value, aval_of, axes_in, axis_in, cast_to, numpy_first, shape_of
+from wichi.numpy._promote import Array, as_value, aval_of, axes_in, axis_in, broadcast_to, cast_to, numpy_first, shape_of
+from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
 from wichi.trace.primitive import Primitive
@@ -83,11 +85,10 @@ def average(a: Array, axis: Any = None, weights: Array = None) -> Array:
     if weights is None:
         return mean(a, axis)
     if shape_of(weights) != shape_of(a):
-        weights = shaping.reshape(weights, shape=tuple(n if i == axis_in(axis, len(shape_of(a))) else 1
-                                                       for i, n in enumerate(shape_of(a)))) if hasattr(weights, "aval") else (
-            np.asarray(weights).reshape([n if i == axis_in(axis, len(shape_of(a))) else 1 for i, n in enumerate(shape_of(a))]))  # fmt: skip
-    spread = pw.multiply(weights, pw.add(pw.multiply(a, 0), 1))
-    return pw.divide(sum(pw.multiply(a, weights), axis), sum(spread, axis))
+        along = axis_in(axis, len(shape_of(a)))
+        weights = reshape(weights, tuple(n if i == along else 1 for i, n in enumerate(shape_of(a))))
+    total = sum(broadcast_to(weights, shape_of(a)), axis)
+    return pw.divide(sum(pw.multiply(a, weights), axis), total)
 
 
 @numpy_first(np.var)
@@ -97,11 +98,7 @@ def var(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: fl
     a = as_value(a)
     a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
     squares = pw.square(pw.subtract(a, mean(a, axis, keepdims=True)))
-    return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), max_of(_count(a, axis) - degrees, 0.0))
-
-
-def max_of(x: float, y: float) -> float:
-    return x if x > y else y
+    return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), builtins.max(_count(a, axis) - degrees, 0.0))
 
 
 @numpy_first(np.std)
@@ -116,7 +113,7 @@ def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Ca
         _plain_options(name, out=out, where=where)
         a = as_value(a)
         shape = shape_of(a)
-        if not _absent(initial) or all(shape[i] for i in axes_in(axis, len(shape))):
+        if not _absent(initial) or builtins.all(shape[i] for i in axes_in(axis, len(shape))):
             found = _reduced(prim, a, axis, bool(keepdims))
             return found if _absent(initial) else combine(found, initial)
         raise ShapeError(
@@ -222,5 +219,4 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     if keepdims:
         return out
     axes = axes_in(axis, len(shape_of(a)))
-    shape = tuple(n for i, n in enumerate(shape_of(a)) if i not in axes)
-    return shaping.reshape(out, shape=shape)[()]
+    return shaping.reshape(out, shape=tuple(n for i, n in enumerate(shape_of(a)) if i not in axes))[()]

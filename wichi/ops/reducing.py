@@ -12,6 +12,7 @@ from wichi.ops.pointwise import add, div, eq, mul, where
 from wichi.ops.shaping import broadcast, cast, concatenate, reshape, slice_, transpose
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Loops, Primitive, Reduction, Rule, sample, shape_of
+from wichi.trace.tracer import constant
 
 
 def _type(x: Aval, axes: tuple[int, ...]) -> Aval:
@@ -67,7 +68,7 @@ def _prod_jvp(out: Any, ins: Sequence[Any], tangents: Sequence[Any], axes: tuple
 
 def _zero_of(out: Any) -> Any:
     shape = shape_of(out)
-    return broadcast(out.dtype.type(0), shape=shape, axes=tuple(range(len(shape))))
+    return broadcast(constant(out.dtype.type(0), out), shape=shape, axes=tuple(range(len(shape))))
 
 
 def _last_axis(x: Any, axes: tuple[int, ...]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from wichi.trace.evaluate import innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of
-from wichi.trace.tracer import at_line, stage_graph
+from wichi.trace.tracer import at_line, constant, stage_graph
 
 
 def is_float(x: Any) -> bool:
@@ -21,7 +21,7 @@ def is_float(x: Any) -> bool:
 def zeros_like(x: Any) -> Any:
     """Zeros of the shape and dtype of ``x``, as a broadcast constant when traced."""
     aval = aval_of(x)
-    zero = aval.dtype.type(0)
+    zero = constant(aval.dtype.type(0), x)
     if not aval.shape:
         return zero
     return Primitive.table["broadcast"](zero, shape=aval.shape, axes=tuple(range(aval.ndim)))

@@ -7,9 +7,9 @@ from typing import Any
 
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
-from wichi.trace.ir import Atom, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Primitive, aval_of
-from wichi.trace.tracer import at_line, stage_graph, trace
+from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
+from wichi.trace.primitive import Boxed, Primitive, aval_of
+from wichi.trace.tracer import at_line, constant, stage_graph, trace
 
 
 def cotangents(
@@ -71,25 +71,20 @@ def _read_or_none(env: dict[Var, Any], atom: Atom) -> Any:
     return read(env, atom)
 
 
-class _Unknown:
+class _Unknown(Boxed):
     """Stands where a linear equation's operand is a tangent: rules may ask its shape and dtype, never its value."""
 
-    __slots__ = ("aval",)
+    __slots__ = ("_aval",)
 
     def __init__(self, var: Var) -> None:
-        self.aval = var.aval
+        self._aval = var.aval
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.aval.shape
+    def aval(self) -> Aval:
+        return self._aval
 
-    @property
-    def dtype(self) -> Any:
-        return self.aval.dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.aval.shape)
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        raise AssertionError(f"a jvp rule is not linear in its tangents: {prim.name} multiplies or inspects one")
 
 
 def pull(
@@ -138,7 +133,7 @@ def vjp(
     def walk(*values: Any) -> list[Any]:
         cts: list[Any] = [None] * len(graph.outs)
         for i, ct in zip(floats, values[inputs:] if seeds is None else seeds, strict=True):
-            cts[i] = ct
+            cts[i] = ct if ct is None else constant(ct, values[0])
         env: dict[Var, Any] = dict(zip(graph.ins, values, strict=False))
         run(graph.eqns, env, values)
         found = pull(

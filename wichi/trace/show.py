@@ -58,9 +58,9 @@ def operation(eqn: Eqn) -> str:
     return f"{eqn.prim.name}[{params}]" if params else eqn.prim.name
 
 
-def text(graph: Graph) -> str:
+def text(graph: Graph, name: Names | None = None) -> str:
     """The printed form; equations made by derivative rules stand below a line that says so."""
-    name = Names(graph)
+    name = name or Names(graph)
     lines = [f"graph({', '.join(f'{name(v)}:{v.aval}' for v in graph.ins)})"]
     constants = dict.fromkeys(a for e in graph.eqns for a in e.ins if type(a) is Const and not a.is_scalar)
     lines += [f"  {name(c)}:{c.aval} = captured array" for c in constants]

@@ -8,6 +8,7 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -47,6 +48,17 @@ class Registry:
         for name, function in entries.items():
             assert table.get(name, function) is function, f"{name} is registered twice"
             table[name] = function
+
+
+    def find(self, ufunc: np.ufunc, method: str) -> Callable[..., Any] | None:
+        """The entry for a ufunc (or its ``reduce``, ``outer``); those of scipy.special are known by name."""
+        if method != "__call__":
+            return self.functions.get((ufunc, method))
+        known = self.functions.get(ufunc)
+        if known is None and sys.modules.get("scipy.special") is not None:
+            if getattr(sys.modules["scipy.special"], ufunc.__name__, None) is ufunc:
+                return self.functions.get(("scipy.special", ufunc.__name__))
+        return known
 
 
 registry = Registry()
@@ -255,6 +267,16 @@ def concrete(x: Any) -> Any | None:
     return None if isinstance(x, Boxed | np.ndarray) else x
 
 
+def constant(value: Any, beside: Any) -> Any:
+    """A plain scalar as a value of the trace that ``beside`` belongs to, so that what is made of it is staged.
+
+    Beside plain values it stays plain.
+    """
+    if isinstance(beside, Tracer):
+        return Tracer(beside.trace, beside.trace.lift(value))
+    return value
+
+
 def at_line(trace_of: Any, where: Where | None, backward: bool) -> None:
     """Let equations staged next keep ``where``: called by the walkers before they run a rule."""
     if isinstance(trace_of, Tracer):
@@ -395,7 +417,7 @@ def _iter(self: Boxed) -> Any:
 
 
 def _array_ufunc(self: Boxed, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-    entry = registry.functions.get((ufunc, method)) if method != "__call__" else registry.functions.get(ufunc)
+    entry = registry.find(ufunc, method)
     out = kwargs.pop("out", None)
     if entry is None:
         no_rule(ufunc, "" if method == "__call__" else f" (its method {method})")

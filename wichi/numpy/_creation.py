@@ -1,0 +1,83 @@
+"""Arrays from nothing or from lists. Lists may hold traced values: that is what NumPy's own ``array`` cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wichi.numpy._pointwise import add, multiply
+from wichi.numpy._promote import Array, as_value, aval_of, broadcast_to, cast_to, numpy_first, shape_of
+from wichi.ops import shaping
+from wichi.trace.primitive import Boxed
+
+zeros, ones, empty, eye, identity, tri = np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri
+
+
+@numpy_first(np.array)
+def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Array:  # noqa: A002
+    """As ``numpy.array``; elements may be values inside a transform, at any depth of the list.
+
+    >>> wichi.grad(lambda x: np.sum(wichi.numpy.array([x, 2 * x])))(1.0)
+    np.float64(3.0)
+    """
+    value = as_value(object)
+    value = value if dtype is None else cast_to(value, np.dtype(dtype))
+    missing = ndmin - len(shape_of(value))
+    return shaping.reshape(value, shape=(1,) * missing + shape_of(value)) if missing > 0 else value
+
+
+@numpy_first(np.asarray)
+def asarray(a: Any, dtype: Any = None, **options: Any) -> Array:
+    """As ``numpy.asarray``; elements may be values inside a transform."""
+    return array(a, dtype)
+
+
+asanyarray = ascontiguousarray = asarray
+
+
+@numpy_first(np.full)
+def full(shape: Any, fill_value: Array, dtype: Any = None) -> Array:
+    value = fill_value if dtype is None else cast_to(fill_value, np.dtype(dtype))
+    return broadcast_to(value, tuple(shape) if isinstance(shape, tuple | list) else (int(shape),))
+
+
+def _filled(name: str, number: float) -> Any:
+    function = getattr(np, name)
+
+    def like(a: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
+        aval = aval_of(a)
+        wanted = aval.shape if shape is None else tuple(shape) if isinstance(shape, tuple | list) else (int(shape),)
+        return np.full(wanted, number, aval.dtype if dtype is None else dtype)
+
+    like.__name__ = name
+    return numpy_first(function)(like)
+
+
+zeros_like, ones_like, empty_like = _filled("zeros_like", 0), _filled("ones_like", 1), _filled("empty_like", 0)
+
+
+@numpy_first(np.full_like)
+def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
+    aval = aval_of(a)
+    value = cast_to(fill_value, np.dtype(dtype or aval.dtype))
+    return broadcast_to(value if isinstance(value, Boxed) else np.asarray(value), aval.shape if shape is None else tuple(shape))
+
+
+@numpy_first(np.linspace)
+def linspace(start: Array, stop: Array, num: int = 50, endpoint: bool = True) -> Array:
+    """As ``numpy.linspace`` of numbers; ``start`` and ``stop`` may be values inside a transform."""
+    steps = np.arange(num) / max(num - 1 if endpoint else num, 1)
+    return add(multiply(start, 1 - steps), multiply(stop, steps))
+
+
+@numpy_first(np.arange)
+def arange(start: Array, stop: Array = None, step: Array = 1, **options: Any) -> Array:
+    """As ``numpy.arange``; its length must be known, so a traced value can only be a start or a step of known count."""
+    from wichi.trace.tracer import concrete
+
+    numbers = [None if v is None else concrete(v) for v in (start, stop, step)]
+    if numbers[0] is None or (stop is not None and numbers[1] is None) or numbers[2] is None:
+        raise TypeError("np.arange needs plain numbers: its length would depend on input values. "
+                        "fix: start + step * np.arange(n)")  # fmt: skip
+    return np.arange(*[n for n in numbers if n is not None], **options)

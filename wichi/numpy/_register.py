@@ -1,0 +1,123 @@
+"""Fills the registry: what NumPy's own functions, Python's operators and array methods do with a traced value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wichi.errors import DtypeError
+from wichi.numpy import _creation, _indexing, _pointwise, _products, _reducing, _shaping
+from wichi.numpy._promote import Array, aval_of, cast_to
+from wichi.ops import shaping
+from wichi.trace import frames
+from wichi.trace.tracer import registry, supported
+
+_ALIASES = {"absolute": np.abs, "max": np.amax, "min": np.amin, "round": np.around}
+
+
+def _array_functions() -> dict[Any, Any]:
+    found = {}
+    for module in (_creation, _indexing, _products, _reducing, _shaping, _pointwise):
+        for function in vars(module).values():
+            theirs = getattr(function, "numpy_function", None)
+            if theirs is not None:
+                found[theirs] = function
+    found.update(_pointwise.UFUNCS)
+    found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
+    return found
+
+
+def _methods_of_ufuncs() -> dict[Any, Any]:
+    reductions = {
+        np.add: _reducing.sum, np.multiply: _reducing.prod, np.maximum: _reducing.max, np.minimum: _reducing.min,
+        np.logical_and: _reducing.all, np.logical_or: _reducing.any,
+    }  # fmt: skip
+
+    def reduce_with(function: Any) -> Any:
+        def reduce(a: Array, axis: Any = 0, dtype: Any = None, keepdims: bool = False, **options: Any) -> Array:
+            extra = {} if dtype is None else {"dtype": dtype}
+            return function(a, axis=axis, keepdims=keepdims, **extra)
+
+        return reduce
+
+    def outer_with(ufunc: np.ufunc) -> Any:
+        def outer(a: Array, b: Array) -> Array:
+            left = _shaping.reshape(a, (*np.shape(a), *(1,) * len(np.shape(b)))) if hasattr(a, "shape") else a
+            return _pointwise.UFUNCS[ufunc](left, b)
+
+        return outer
+
+    table: dict[Any, Any] = {(u, "reduce"): reduce_with(f) for u, f in reductions.items()}
+    table.update({(u, "outer"): outer_with(u) for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)})
+    table[np.add, "accumulate"] = lambda a, axis=0, dtype=None: _reducing.cumsum(a, axis, dtype)
+    return table
+
+
+def _swapped(function: Any) -> Any:
+    return lambda x, y: function(y, x)
+
+
+def _operators() -> dict[str, Any]:
+    p = _pointwise
+    binary = {
+        "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide, "mod": p.remainder,
+        "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or, "xor": p.bitwise_xor,
+        "divmod": p.divmod,
+    }  # fmt: skip
+    table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
+    table.update({f"__r{n}__": _swapped(f) for n, f in binary.items()})
+    table.update({
+        "__neg__": p.negative, "__pos__": p.positive, "__abs__": p.absolute, "__invert__": p.invert, "__lt__": p.less,
+        "__le__": p.less_equal, "__gt__": p.greater, "__ge__": p.greater_equal, "__getitem__": _indexing.index,
+        "__eq__": lambda x, y: False if y is None else p.equal(x, y), "__ne__": lambda x, y: True if y is None else p.not_equal(x, y),
+        "__round__": lambda x, n=0: p.round(x, n or 0),
+    })  # fmt: skip
+    return table
+
+
+def _reshape(x: Array, *shape: Any, order: str = "C") -> Array:
+    return _shaping.reshape(x, shape[0] if len(shape) == 1 else shape, order)
+
+
+def _transpose(x: Array, *axes: Any) -> Array:
+    chosen = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    return _shaping.transpose(x, chosen or None)
+
+
+def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
+    """``x`` in another dtype. The gradient is cast back; through integers and bools there is none."""
+    target = np.dtype(dtype)
+    if target.kind not in "fiub":
+        raise DtypeError(f"astype({target}): wichi does not compute with this dtype.", at=frames.describe(frames.user_where()))
+    return cast_to(x, supported(target)) if aval_of(x).dtype != target else shaping.copy(x)
+
+
+def _methods() -> dict[str, Any]:
+    r, s = _reducing, _shaping
+    table: dict[str, Any] = {
+        "sum": r.sum, "mean": r.mean, "prod": r.prod, "max": r.max, "min": r.min, "var": r.var, "std": r.std,
+        "argmax": r.argmax, "argmin": r.argmin, "any": r.any, "all": r.all, "cumsum": r.cumsum, "reshape": _reshape,
+        "transpose": _transpose, "ravel": s.ravel, "flatten": s.ravel, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
+        "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
+        "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "conj": _pointwise.conjugate,
+        "conjugate": _pointwise.conjugate, "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x, "ptp": r.ptp,
+    }  # fmt: skip
+    return table
+
+
+def _scipy_special() -> dict[str, Any]:
+    """SciPy's ufuncs by name: they are found when the user has imported them, and need not be imported here."""
+    p = _pointwise
+    return {
+        "erf": p.erf, "expit": p.sigmoid, "exp2": p.exp2, "expm1": p.expm1, "log1p": p.log1p, "cbrt": p.cbrt,
+        "logit": lambda x: p.subtract(p.log(x), p.log1p(p.negative(x))),
+        "xlogy": lambda x, y: p.where(p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y))), 0.0, p.multiply(x, p.log(p.where(p.equal(x, 0), 1.0, y)))),
+        "xlog1py": lambda x, y: p.where(p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y))), 0.0, p.multiply(x, p.log1p(p.where(p.equal(x, 0), 0.0, y)))),
+        "log_expit": lambda x: p.negative(p.softplus(p.negative(x))),
+    }  # fmt: skip
+
+
+registry.add(registry.functions, _array_functions() | _methods_of_ufuncs())
+registry.add(registry.functions, {("scipy.special", name): f for name, f in _scipy_special().items()})
+registry.add(registry.methods, _operators() | _methods())
