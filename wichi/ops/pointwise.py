@@ -22,33 +22,37 @@ def _constant(value: float, like: Any) -> Any:
 _LN2, _LN10 = math.log(2.0), math.log(10.0)
 
 # --- arithmetic ------------------------------------------------------------------------------------------------
-add = elementwise("add", np.add, lambda out, x, y: (ONE, ONE), arity=2, dtypes="feib", simplify=algebra.add)
-sub = elementwise("sub", np.subtract, lambda out, x, y: (ONE, -1), arity=2, dtypes="fei", simplify=algebra.sub)
-mul = elementwise("mul", np.multiply, lambda out, x, y: (y, x), arity=2, dtypes="feib", simplify=algebra.mul)
-div = elementwise("div", np.divide, lambda out, x, y: (1 / y, -out / y), arity=2, domain=(0.5, 2.0), dtypes="fe",
+add = elementwise("add", np.add, (ONE, ONE), arity=2, dtypes="feib", simplify=algebra.add)
+sub = elementwise("sub", np.subtract, (ONE, -1), arity=2, dtypes="fei", simplify=algebra.sub)
+mul = elementwise("mul", np.multiply, (lambda out, x, y: y, lambda out, x, y: x), arity=2, dtypes="feib", simplify=algebra.mul)
+div = elementwise("div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out / y), arity=2, domain=(0.5, 2.0), dtypes="fe",
                   simplify=algebra.div)  # fmt: skip
-neg = elementwise("neg", np.negative, lambda out, x: (-1,), dtypes="fei", simplify=algebra.neg)
+neg = elementwise("neg", np.negative, (-1,), dtypes="fei", simplify=algebra.neg)
 # Piecewise constant: the derivative is 0 wherever it exists. At its jumps it is 0 too.
-floordiv = elementwise("floordiv", np.floor_divide, lambda out, x, y: (ZERO, ZERO), arity=2, domain=(0.5, 2.0), dtypes="fei")
-mod = elementwise("mod", np.mod, lambda out, x, y: (ONE, -floordiv(x, y)), arity=2, domain=(0.5, 2.0), dtypes="fei")
-square = elementwise("square", np.square, lambda out, x: (2 * x,), kernel=lambda k, x: x * x, dtypes="fei")
-abs_ = elementwise("abs", np.abs, lambda out, x: (sign(x),), dtypes="fei")
-sign = elementwise("sign", np.sign, lambda out, x: (ZERO,), dtypes="fei")
-floor = elementwise("floor", np.floor, lambda out, x: (ZERO,), dtypes="fe")
-ceil = elementwise("ceil", np.ceil, lambda out, x: (ZERO,), dtypes="fe")
-trunc = elementwise("trunc", np.trunc, lambda out, x: (ZERO,), dtypes="fe")
-rint = elementwise("rint", np.rint, lambda out, x: (ZERO,), dtypes="fe")
+floordiv = elementwise("floordiv", np.floor_divide, (ZERO, ZERO), arity=2, domain=(0.5, 2.0), dtypes="fei")
+mod = elementwise("mod", np.mod, (ONE, lambda out, x, y: -floordiv(x, y)), arity=2, domain=(0.5, 2.0), dtypes="fei")
+square = elementwise("square", np.square, lambda out, x: 2 * x, kernel=lambda k, x: x * x, dtypes="fei")
+abs_ = elementwise("abs", np.abs, lambda out, x: sign(x), dtypes="fei")
+sign = elementwise("sign", np.sign, (ZERO,), dtypes="fei")
+floor = elementwise("floor", np.floor, (ZERO,), dtypes="fe")
+ceil = elementwise("ceil", np.ceil, (ZERO,), dtypes="fe")
+trunc = elementwise("trunc", np.trunc, (ZERO,), dtypes="fe")
+rint = elementwise("rint", np.rint, (ZERO,), dtypes="fe")
 
 
-def _power_partials(out: Any, x: Any, y: Any) -> tuple[Any, Any]:
+def _power_in_x(out: Any, x: Any, y: Any) -> Any:
     # x**0 is 1 everywhere, so its partial in x is 0, also at x = 0, where y * x**(y - 1) would be 0 * inf.
     zero, one = _constant(0, x), _constant(1, x)
-    in_x = where(y == 0, zero, y * pow_(x, where(y == 0, one, y - 1)))
+    return where(y == 0, zero, y * pow_(x, where(y == 0, one, y - 1)))
+
+
+def _power_in_y(out: Any, x: Any, y: Any) -> Any:
     # The limit of out * log(x) at x = 0 is 0 for y > 0 (as in JAX); for x < 0 there is none: nan.
-    return in_x, where(x == 0, zero, out * log(where(x == 0, one, x)))
+    zero, one = _constant(0, x), _constant(1, x)
+    return where(x == 0, zero, out * log(where(x == 0, one, x)))
 
 
-pow_ = elementwise("pow", np.power, _power_partials, arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power)
+pow_ = elementwise("pow", np.power, (_power_in_x, _power_in_y), arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power)
 
 
 # --- comparisons and logic: no derivative ----------------------------------------------------------------------
@@ -95,38 +99,34 @@ relu = elementwise("relu", lambda x: np.maximum(x, x.dtype.type(0)), kernel=lamb
                    jvp=lambda out, ins, ts: where(ins[0] > 0, ts[0], _constant(0, ts[0])))  # fmt: skip
 
 # --- exponentials and roots --------------------------------------------------------------------------------------
-exp = elementwise("exp", np.exp, lambda out, x: (out,), dtypes="fe")
-exp2 = elementwise("exp2", np.exp2, lambda out, x: (out * _LN2,), dtypes="fe")
-expm1 = elementwise("expm1", np.expm1, lambda out, x: (out + 1,), dtypes="fe")
-log = elementwise("log", np.log, lambda out, x: (1 / x,), domain=(0.1, 3.0), dtypes="fe")
-log2 = elementwise("log2", np.log2, lambda out, x: (1 / (x * _LN2),), domain=(0.1, 3.0), dtypes="fe")
-log10 = elementwise("log10", np.log10, lambda out, x: (1 / (x * _LN10),), domain=(0.1, 3.0), dtypes="fe")
-log1p = elementwise("log1p", np.log1p, lambda out, x: (1 / (x + 1),), domain=(-0.9, 3.0), dtypes="fe")
+exp = elementwise("exp", np.exp, lambda out, x: out, dtypes="fe")
+exp2 = elementwise("exp2", np.exp2, lambda out, x: out * _LN2, dtypes="fe")
+expm1 = elementwise("expm1", np.expm1, lambda out, x: out + 1, dtypes="fe")
+log = elementwise("log", np.log, lambda out, x: 1 / x, domain=(0.1, 3.0), dtypes="fe")
+log2 = elementwise("log2", np.log2, lambda out, x: 1 / (x * _LN2), domain=(0.1, 3.0), dtypes="fe")
+log10 = elementwise("log10", np.log10, lambda out, x: 1 / (x * _LN10), domain=(0.1, 3.0), dtypes="fe")
+log1p = elementwise("log1p", np.log1p, lambda out, x: 1 / (x + 1), domain=(-0.9, 3.0), dtypes="fe")
 # The derivative at 0 is infinite, as the mathematics has it.
-sqrt = elementwise("sqrt", np.sqrt, lambda out, x: (0.5 / out,), domain=(0.1, 3.0), dtypes="fe")
-cbrt = elementwise("cbrt", np.cbrt, lambda out, x: (1 / (3 * square(out)),), domain=(0.1, 3.0), dtypes="fe")
+sqrt = elementwise("sqrt", np.sqrt, lambda out, x: 0.5 / out, domain=(0.1, 3.0), dtypes="fe")
+cbrt = elementwise("cbrt", np.cbrt, lambda out, x: 1 / (3 * square(out)), domain=(0.1, 3.0), dtypes="fe")
 
 # --- circular and hyperbolic ---------------------------------------------------------------------------------------
-sin = elementwise("sin", np.sin, lambda out, x: (cos(x),), dtypes="fe")
-cos = elementwise("cos", np.cos, lambda out, x: (-sin(x),), dtypes="fe")
-tan = elementwise("tan", np.tan, lambda out, x: (1 + square(out),), domain=(-1.2, 1.2), dtypes="fe")
-arcsin = elementwise("arcsin", np.arcsin, lambda out, x: (1 / sqrt(1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
-arccos = elementwise("arccos", np.arccos, lambda out, x: (-1 / sqrt(1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
-arctan = elementwise("arctan", np.arctan, lambda out, x: (1 / (1 + square(x)),), dtypes="fe")
+sin = elementwise("sin", np.sin, lambda out, x: cos(x), dtypes="fe")
+cos = elementwise("cos", np.cos, lambda out, x: -sin(x), dtypes="fe")
+tan = elementwise("tan", np.tan, lambda out, x: 1 + square(out), domain=(-1.2, 1.2), dtypes="fe")
+arcsin = elementwise("arcsin", np.arcsin, lambda out, x: 1 / sqrt(1 - square(x)), domain=(-0.9, 0.9), dtypes="fe")
+arccos = elementwise("arccos", np.arccos, lambda out, x: -1 / sqrt(1 - square(x)), domain=(-0.9, 0.9), dtypes="fe")
+arctan = elementwise("arctan", np.arctan, lambda out, x: 1 / (1 + square(x)), dtypes="fe")
 
 
-def _arctan2_partials(out: Any, y: Any, x: Any) -> tuple[Any, Any]:
-    square_radius = square(x) + square(y)
-    return x / square_radius, -y / square_radius
-
-
-arctan2 = elementwise("arctan2", np.arctan2, _arctan2_partials, arity=2, domain=(0.2, 2.0), dtypes="fe")
-sinh = elementwise("sinh", np.sinh, lambda out, x: (cosh(x),), dtypes="fe")
-cosh = elementwise("cosh", np.cosh, lambda out, x: (sinh(x),), dtypes="fe")
-tanh = elementwise("tanh", np.tanh, lambda out, x: (1 - square(out),), dtypes="fe")
-arcsinh = elementwise("arcsinh", np.arcsinh, lambda out, x: (1 / sqrt(square(x) + 1),), dtypes="fe")
-arccosh = elementwise("arccosh", np.arccosh, lambda out, x: (1 / sqrt(square(x) - 1),), domain=(1.1, 3.0), dtypes="fe")
-arctanh = elementwise("arctanh", np.arctanh, lambda out, x: (1 / (1 - square(x)),), domain=(-0.9, 0.9), dtypes="fe")
+_ARCTAN2 = (lambda out, y, x: x / (square(x) + square(y)), lambda out, y, x: -y / (square(x) + square(y)))
+arctan2 = elementwise("arctan2", np.arctan2, _ARCTAN2, arity=2, domain=(0.2, 2.0), dtypes="fe")
+sinh = elementwise("sinh", np.sinh, lambda out, x: cosh(x), dtypes="fe")
+cosh = elementwise("cosh", np.cosh, lambda out, x: sinh(x), dtypes="fe")
+tanh = elementwise("tanh", np.tanh, lambda out, x: 1 - square(out), dtypes="fe")
+arcsinh = elementwise("arcsinh", np.arcsinh, lambda out, x: 1 / sqrt(square(x) + 1), dtypes="fe")
+arccosh = elementwise("arccosh", np.arccosh, lambda out, x: 1 / sqrt(square(x) - 1), domain=(1.1, 3.0), dtypes="fe")
+arctanh = elementwise("arctanh", np.arctanh, lambda out, x: 1 / (1 - square(x)), domain=(-0.9, 0.9), dtypes="fe")
 
 
 # --- named functions of statistics and learning ------------------------------------------------------------------
@@ -140,9 +140,9 @@ def _sigmoid_kernel(k: Any, x: Any) -> Any:
     return k.select(k.ge(x, 0), 1 / (1 + e), e / (1 + e))
 
 
-sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: (out * (1 - out),), kernel=_sigmoid_kernel, dtypes="fe")
+sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: out * (1 - out), kernel=_sigmoid_kernel, dtypes="fe")
 softplus = elementwise(
-    "softplus", lambda x: np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))), lambda out, x: (sigmoid(x),),
+    "softplus", lambda x: np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))), lambda out, x: sigmoid(x),
     kernel=lambda k, x: k.maximum(x, 0) + k.log1p(k.exp(-k.abs(x))), dtypes="fe",
 )  # fmt: skip
 
@@ -153,4 +153,4 @@ def _erf(x: Any) -> Any:
     return erf(x)
 
 
-erf = elementwise("erf", _erf, lambda out, x: (2 / math.sqrt(math.pi) * exp(-square(x)),), dtypes="fe")
+erf = elementwise("erf", _erf, lambda out, x: 2 / math.sqrt(math.pi) * exp(-square(x)), dtypes="fe")

@@ -14,7 +14,7 @@ import numpy as np
 from wichi.errors import ShapeError
 
 from wichi.trace.ir import Atom, Aval, Builder
-from wichi.trace.primitive import ONE, Loops, Primitive, View, elementwise, lead, sample, shape_of
+from wichi.trace.primitive import ONE, ZERO, Loops, Primitive, View, elementwise, lead, sample, shape_of
 
 
 # --- broadcast: new axes `axes` of the result's shape; an old axis of size 1 may grow ------------------------------
@@ -271,7 +271,7 @@ cast = elementwise(
                          for a in "feib" for b in ("f8", "f4", "i8", "?", "i4") if not (a in "fe" and b == "i4")],
 )  # fmt: skip
 # The identity. The schedule uses it where a value must lie in memory of its own.
-copy = elementwise("copy", np.copy, lambda out, x: (ONE,), kernel=lambda k, x: x, dtypes="feib")
+copy = elementwise("copy", np.copy, (ONE,), kernel=lambda k, x: x, dtypes="feib")
 # The identity, with derivative zero.
-stop_gradient = elementwise("stop_gradient", lambda x: x, lambda out, x: (None,), kernel=lambda k, x: x, dtypes="fe")
+stop_gradient = elementwise("stop_gradient", lambda x: x, (ZERO,), kernel=lambda k, x: x, dtypes="fe")
 

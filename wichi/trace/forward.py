@@ -9,7 +9,7 @@ from typing import Any
 
 from wichi.trace.evaluate import innermost, read
 from wichi.trace.ir import Graph, Var
-from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of
+from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.tracer import at_line, constant, stage_graph
 
 
@@ -34,15 +34,13 @@ def add(x: Any, y: Any) -> Any:
     return Primitive.table["add"](x, y)
 
 
-def scale(partial: Any, t: Any) -> Any:
+def scale(by: Any, t: Any) -> Any:
     """``partial * t`` where the partial may be ONE (pass on) or ZERO (nothing)."""
-    if partial is ZERO or t is None:
+    if by is ZERO or t is None:
         return None
-    if partial is ONE:
+    if by is ONE:
         return t
-    if isinstance(partial, int | float):
-        partial = t.dtype.type(partial)
-    return Primitive.table["mul"](partial, t)
+    return Primitive.table["mul"](t.dtype.type(by) if isinstance(by, int | float) else by, t)
 
 
 def push(prim: Primitive, out: Any, ins: Sequence[Any], tangents: Sequence[Any], params: Any) -> Any:
@@ -51,8 +49,9 @@ def push(prim: Primitive, out: Any, ins: Sequence[Any], tangents: Sequence[Any],
         return None
     if prim.partials is not None:
         total = None
-        for partial, t in zip(prim.partials(out, *ins, **params), tangents, strict=True):
-            total = add(total, scale(partial, t))
+        for i, t in enumerate(tangents):
+            if t is not None:
+                total = add(total, scale(partial(prim, i, out, ins, params), t))
         return total
     if prim.jvp is not None:
         return prim.jvp(out, ins, [zeros_like(x) if t is None else t for x, t in zip(ins, tangents, strict=True)], **params)

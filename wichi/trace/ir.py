@@ -171,6 +171,8 @@ class Builder:
         """The atoms that hold ``prim(*ins, **params)``: simplified, folded, found again, or appended."""
         if prim.pointwise and len(ins) > 1:
             ins = self._fills_as_scalars(ins)
+        if prim.pointwise and (fill := self._fill(prim, ins, params)) is not None:
+            return (fill,)
         if prim.simplify is not None:
             simpler = prim.simplify(self, ins, params)
             if simpler is not None:
@@ -196,6 +198,18 @@ class Builder:
         if key is not None:
             self._numbers[key] = outs
         return outs
+
+    def _fill(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> Atom | None:
+        """An operation on arrays that are each filled with one constant: its number, spread once."""
+        shape = next((a.aval.shape for a in ins if a.aval.shape), ())
+        if not shape or not prim.folds:
+            return None
+        scalars = [self.filled_with(a) for a in ins]
+        if any(s is None for s in scalars):
+            return None
+        (number,) = self.emit(prim, tuple(s for s in scalars if s is not None), params)
+        spread = prim.table["broadcast"]
+        return self.emit(spread, (number,), {"shape": shape, "axes": tuple(range(len(shape)))})[0]
 
     def _fills_as_scalars(self, ins: tuple[Atom, ...]) -> tuple[Atom, ...]:
         """Beside a full operand, an array filled with one constant is that constant."""

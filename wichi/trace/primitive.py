@@ -2,7 +2,8 @@
 
 Each primitive declares exactly one derivative (design: "each derivative is written once"):
 
-``partials(out, *ins)``    one partial an input; jvp and vjp multiply by it. ONE passes on, ZERO lets nothing through.
+``partials``               one an input: a rule ``(out, *ins) -> partial`` that jvp and vjp multiply by, a number, ONE
+                           (pass on) or ZERO (let nothing through).
 ``transpose(ct, i, ins)``  the cotangent of input ``i``; for functions linear in all inputs together, or, with
                            ``multilinear=True``, in each input apart.
 ``jvp(out, ins, tangents)`` a rule linear in the tangents; reverse mode pulls that small linear program back.
@@ -55,7 +56,7 @@ class Primitive:
         impl: Rule,
         batch: Rule,
         kernel: Any,
-        partials: Rule | None = None,
+        partials: Sequence[Any] | None = None,
         transpose: Rule | None = None,
         jvp: Rule | None = None,
         multilinear: bool = False,
@@ -94,6 +95,13 @@ class Primitive:
 
 def _by_name(name: str) -> Primitive:
     return Primitive.table[name]
+
+
+def partial(prim: Primitive, i: int, out: Any, ins: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The partial derivative of ``out`` in input ``i``: ONE, ZERO, a number or a value."""
+    assert prim.partials is not None
+    rule = prim.partials[i]
+    return rule(out, *ins, **params) if callable(rule) else rule
 
 
 def aval_of(x: Any) -> Aval:
@@ -138,7 +146,7 @@ def lead(x: Any, size: int) -> Any:
 def elementwise(
     name: str,
     impl: Rule,
-    partials: Rule | None = None,
+    partials: Sequence[Any] | Rule | None = None,
     *,
     jvp: Rule | None = None,
     transpose: Rule | None = None,
@@ -170,7 +178,7 @@ def elementwise(
 
     return Primitive(
         name, type=type or same, impl=impl, batch=_batch_pointwise, kernel=Pointwise(kernel or by_name),
-        partials=partials, jvp=jvp, transpose=transpose, differentiable=bool(partials or jvp or transpose),
+        partials=(partials,) if callable(partials) else partials, jvp=jvp, transpose=transpose, differentiable=bool(partials or jvp or transpose),
         simplify=simplify, samples=samples or draw, pointwise=True,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Boxed, Primitive, aval_of
+from wichi.trace.primitive import Boxed, Primitive, aval_of, partial
 from wichi.trace.tracer import at_line, constant, stage_graph, trace
 
 
@@ -23,8 +23,7 @@ def cotangents(
     if not prim.differentiable or not wanted:
         return []
     if prim.partials is not None:
-        partials = prim.partials(out, *ins, **params)
-        pairs = [(i, scale(partials[i], ct)) for i in wanted]
+        pairs = [(i, scale(partial(prim, i, out, ins, params), ct)) for i in wanted]
     elif prim.transpose is not None:
         pairs = [(i, prim.transpose(ct, i, ins, **params)) for i in wanted]
     else:
