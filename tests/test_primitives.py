@@ -98,8 +98,9 @@ def test_derivatives(case: Any) -> None:
     name, _, args, params = case
     prim, args = Primitive.table[name], [np.asarray(a) for a in args]
     graph = graph_of(prim, args, params)
-    if graph.outs[0].aval.dtype.kind != "f":
-        pytest.skip("the result is an integer or a bool here: it has no derivative to test")
+    if graph.outs[0].aval.dtype != np.float64:
+        assert name == "cast"  # its result is an integer, or too coarse for differences; nothing else may land here
+        return
     rng = np.random.default_rng(1)
     which = _floats(args)
     _check_graph(graph, args, which, rng)
@@ -134,6 +135,7 @@ def _check_graph(graph: Graph, args: list[Any], which: list[int], rng: np.random
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}")
+@pytest.mark.filterwarnings("ignore:divide by zero")  # NumPy warns of integer division by 0; both sides give 0
 def test_batching_equals_the_loop(case: Any) -> None:
     """For every mix of batched and unbatched inputs."""
     name, _, args, params = case

@@ -258,7 +258,8 @@ def logaddexp(x: Array, y: Array) -> Array:
 
 @_composed(np.logaddexp2)
 def logaddexp2(x: Array, y: Array) -> Array:
-    ln2 = float(np.log(2.0))
+    ln2, dtype = float(np.log(2.0)), resolve(np.logaddexp2, [aval_of(x), aval_of(y)])[1]
+    x, y = cast_to(x, dtype), cast_to(y, dtype)
     return divide(logaddexp(multiply(x, ln2), multiply(y, ln2)), ln2)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from wichi.errors import DtypeError
 from wichi.numpy import _creation, _indexing, _pointwise, _products, _reducing, _shaping
-from wichi.numpy._promote import Array, aval_of, cast_to
+from wichi.numpy._promote import Array, aval_of, cast_to, shape_of
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.tracer import registry, supported
@@ -24,8 +24,13 @@ def _array_functions() -> dict[Any, Any]:
             if theirs is not None:
                 found[theirs] = function
     found.update(_pointwise.UFUNCS)
+    found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size})
     found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
     return found
+
+
+def _size(a: Array, axis: int | None = None) -> int:
+    return aval_of(a).size if axis is None else shape_of(a)[axis]
 
 
 def _methods_of_ufuncs() -> dict[Any, Any]:
@@ -43,7 +48,7 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
 
     def outer_with(ufunc: np.ufunc) -> Any:
         def outer(a: Array, b: Array) -> Array:
-            left = _shaping.reshape(a, (*np.shape(a), *(1,) * len(np.shape(b)))) if hasattr(a, "shape") else a
+            left = _shaping.reshape(a, (*shape_of(a), *(1,) * len(shape_of(b))))
             return _pointwise.UFUNCS[ufunc](left, b)
 
         return outer
