@@ -1,0 +1,182 @@
+"""What one operation on eager Tensors records: the few equations it ran, and how a gradient is pulled through them.
+
+An operation such as ``a + b`` may take several equations (a cast, a broadcast, the addition). The picture and the
+walk-through show it as one step, so its equations are kept together, and backward pulls through all of them at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from wichi.errors import InPlaceError
+from wichi.trace import frames
+from wichi.trace.forward import add
+from wichi.trace.ir import Aval, Where
+from wichi.trace.primitive import ONE, ZERO, Boxed, Primitive, aval_of, partial
+from wichi.trace.reverse import cotangents
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Step(NamedTuple):
+    """One equation: its values, and the slots they stand in (-1: a constant, which has no gradient)."""
+
+    prim: Primitive
+    ins: tuple[Any, ...]
+    slots: tuple[int, ...]
+    params: dict[str, Any]
+    out: Any
+    slot: int
+
+
+class Recording:
+    """The equations of one operation. Slots 0, 1, ... are its operands, then come the results of its equations."""
+
+    __slots__ = ("count", "steps")
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.count = 0
+
+    def operand(self, value: Any) -> Recorded:
+        self.count += 1
+        return Recorded(self, self.count - 1, value)
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        ins = tuple([a.data if isinstance(a, Boxed) else a for a in args])  # type: ignore[attr-defined]
+        slots = tuple([a.slot if type(a) is Recorded and a.recording is self else -1 for a in args])
+        out = prim.impl(*ins, **params)
+        result = self.operand(out)
+        self.steps.append(Step(prim, ins, slots, params, out, result.slot))
+        return result
+
+
+class Recorded(Boxed):
+    """A value within one operation."""
+
+    __slots__ = ("data", "recording", "slot")
+
+    def __init__(self, recording: Recording, slot: int, data: Any) -> None:
+        self.recording, self.slot, self.data = recording, slot, data
+
+    @property
+    def aval(self) -> Aval:
+        return Aval(self.data.shape, self.data.dtype)
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        return self.recording.stage(prim, args, params)
+
+
+def pull(steps: Sequence[Step], slot: int, ct: Any, operands: int) -> list[Any]:
+    """The cotangents of the operands (None: zero), given that of ``slot``."""
+    bars: dict[int, Any] = {slot: ct}
+    for step in reversed(steps):
+        ct = bars.pop(step.slot, None)
+        if ct is None:
+            continue
+        wanted = [i for i, s in enumerate(step.slots) if s >= 0]
+        for i, c in cotangents(step.prim, step.ins, step.out, step.params, ct, wanted):
+            bars[step.slots[i]] = add(bars.get(step.slots[i]), c)
+    return [bars.get(i) for i in range(operands)]
+
+
+class Buffer:
+    """Counts the in-place changes to one piece of memory; tensors that view the same memory share it."""
+
+    __slots__ = ("changed", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.changed: Where | None = None
+
+    def change(self) -> None:
+        self.version += 1
+        self.changed = frames.user_where()
+
+
+# --- does backward still need a value that was changed? Asked only when something was changed. --------------------------
+class _Probe(Boxed):
+    """Stands for a value in a derivative rule and notes whether the rule looks at more than its type."""
+
+    __slots__ = ("_aval", "read")
+
+    def __init__(self, aval: Aval) -> None:
+        self._aval, self.read = aval, False
+
+    @property
+    def aval(self) -> Aval:
+        return self._aval
+
+    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        for a in args:
+            if isinstance(a, _Probe):
+                a.read = True
+        return _Probe(prim.type(*map(aval_of, args), **params))
+
+
+def values_needed(steps: Iterable[Step]) -> list[Any]:
+    """The values, not only the types, that the derivatives of ``steps`` look at."""
+    needed: list[Any] = []
+    for step in steps:
+        wanted = [i for i, s in enumerate(step.slots) if s >= 0]
+        if not step.prim.differentiable or not wanted:
+            continue
+        if step.prim.partials is not None:
+            needed += _read_by_partials(step, wanted)
+        elif step.prim.transpose is None:
+            needed += [*step.ins, step.out]  # a jvp rule may look at anything
+        elif step.prim.multilinear:
+            needed += [x for j, x in enumerate(step.ins) if any(i != j for i in wanted)]
+        else:
+            needed += [x for x in step.ins if aval_of(x).dtype.kind != "f"]  # conditions and indices
+    return needed
+
+
+def _read_by_partials(step: Step, wanted: Sequence[int]) -> list[Any]:
+    values = [step.out, *step.ins]
+    probes = [_Probe(aval_of(v)) for v in values]
+    for i in wanted:
+        result = partial(step.prim, i, probes[0], probes[1:], step.params)
+        if result is not ONE and result is not ZERO and isinstance(result, _Probe):
+            result.read = True
+    return [v for v, p in zip(values, probes, strict=True) if p.read]
+
+
+def needs_memory_of(data: Array, steps: Iterable[Step]) -> bool:
+    """Whether a derivative of ``steps`` looks at values in the memory of ``data``."""
+    return any(isinstance(v, np.ndarray) and np.may_share_memory(v, data) for v in values_needed(steps))
+
+
+_AUGMENTED = re.compile(r"^\s*(?P<target>[\w.\[\]]+)\s*(?P<op>[-+*/])=\s*(?P<value>.+?)\s*(#.*)?$")
+
+
+def refuse(label: str, aval: Aval, made: Where | None, buffer: Buffer, op: str, used: Where | None, why: str) -> NoReturn:
+    """Raise W301: names the line of the change and the line of the operation."""
+    import linecache
+
+    change = buffer.changed
+    found = _AUGMENTED.match(linecache.getline(change.file, change.line)) if change else None
+    target = found["target"] if found else ""
+    name = label or target.removesuffix(".data") or "a tensor"
+    by = f" by `{target} {found['op']}= {found['value']}`" if found else " in place"
+    fix = "call backward() before the change, or compute the loss again after it"
+    if found and not target.endswith((".data", "]")):
+        fix = f"{target} = {target} {found['op']} {found['value']}"
+    raise InPlaceError(
+        f"`{name}` was changed{by}, but backward of {op} {why}.",
+        at=frames.describe(change),
+        value=f"{aval}" + (f", made at {frames.describe(made)}" if made else ""),
+        because=f"{op} ran with the old value at {frames.describe(used)}" if used else "it ran with the old value",
+        fix=fix,
+    )
+
+
+def swapped(x: Any, swap: Callable[[Any], Any]) -> Any:
+    """``x`` with ``swap`` applied to what stands in nested lists, tuples and dicts."""
+    if type(x) in (list, tuple):  # arguments of NumPy functions nest two or three levels
+        return type(x)([swapped(v, swap) for v in x])
+    return swap(x)
