@@ -123,7 +123,7 @@ def test_value_shape_and_dtype_are_numpys(function: Any, args: tuple[Any, ...]) 
 def test_the_wichi_namespace_is_numpy_on_plain_arrays(function: Any, args: tuple[Any, ...]) -> None:
     name = getattr(function, "__name__", "")
     ours = getattr(wnp, name, None)
-    if ours is None or name == "<lambda>":
+    if ours is None or getattr(np, name, None) is not function:
         return
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(ours(*args), function(*args))

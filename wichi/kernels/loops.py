@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -186,11 +186,10 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """One function of the program: a body, the buffers it touches, and (for people) the equations it computes."""
+    """One function of the program: a body and the buffers it touches."""
 
     body: tuple[Statement, ...]
     buffers: tuple[int, ...]
-    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,10 +365,10 @@ class Writer:
         self._known: list[dict[Any, Scalar]] = [{}]
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
 
-    def nest(self, notes: Sequence[str] = ()) -> Nest:
+    def nest(self) -> Nest:
         """What was written."""
         (body,) = self.blocks
-        return Nest(tuple(body), tuple(self.buffers), tuple(notes))
+        return Nest(tuple(body), tuple(self.buffers))
 
     # --- numbers ---
 

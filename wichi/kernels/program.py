@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ compile_count = 0
 def native(program: Program) -> NativeProgram:
     """The machine code of ``program``, compiled at most once a process."""
     global compile_count
-    key = hashlib.sha256(repr((program.nests, program.buffers, program.arguments)).encode()).hexdigest()
+    key = hashlib.sha256(repr(program).encode()).hexdigest()
     found = _programs.get(key)
     if found is None:
         with _compiling:
@@ -53,8 +53,8 @@ class Executable:
 
     __slots__ = ("_arenas", "_native", "_scalars", "_sizes", "plan")
 
-    def __init__(self, graph: Graph, describe: Callable[[Eqn], str] = str) -> None:
-        self.plan: Plan = plan(graph, describe)
+    def __init__(self, graph: Graph) -> None:
+        self.plan: Plan = plan(graph)
         self._native = native(self.plan.program)
         self._sizes, self._scalars = self.plan.sizes.ctypes.data, self.plan.scalars.ctypes.data
         self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own

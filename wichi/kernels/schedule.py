@@ -8,7 +8,7 @@ Matrix products and primitives that write their own loops are steps of their own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,17 +45,17 @@ class Plan:
     outputs: tuple[Aval, ...]
     arena_bytes: int
     failures: tuple[Eqn, ...]  # status k + 1 is the failure of equation k of these
+    steps: tuple[Step, ...]  # the equations of each nest, for people
 
 
-def plan(graph: Graph, describe: Callable[[Eqn], str] = str) -> Plan:
-    """Decide how ``graph`` runs. ``describe`` says an equation in words, for the printed program."""
-    return _Planner(graph, describe).plan()
+def plan(graph: Graph) -> Plan:
+    """Decide how ``graph`` runs."""
+    return _Planner(graph).plan()
 
 
 @dataclass(slots=True)
 class _Planner:
     graph: Graph
-    describe: Callable[[Eqn], str]
     steps: list[Step] = field(default_factory=list)
     layouts: dict[Atom, Layout] = field(default_factory=dict)  # where a value lies, if it lies in memory
     ready: dict[Atom, int] = field(default_factory=dict)  # the step after which it does; -1: before all
@@ -85,6 +85,7 @@ class _Planner:
             tuple(o.aval for o in outs),
             arena_bytes,
             tuple(failures),
+            tuple(self.steps),
         )
 
     # --- equations into steps ---
@@ -261,7 +262,7 @@ class _Planner:
                     assert isinstance(eqn.prim.kernel, Loops)
                     eqn.prim.kernel.write(writer, operands, results, **eqn.params)
                     failures.append(eqn)
-            nests.append(writer.nest([self.describe(e) for e in step.eqns]))
+            nests.append(writer.nest())
         return nests, failures
 
     def _kept(self, out: Var, needed: set[int]) -> bool:

@@ -57,14 +57,18 @@ def source(graph: Graph) -> str:
     """A Python module whose ``program(*inputs)`` answers the outputs of ``graph`` as a list of arrays."""
     name = Names(graph)
     heading = "\n".join(f"# {line}" for line in text(graph, name).splitlines())
-    planned = plan(graph, lambda eqn: equation(eqn, name) + (f"    ({eqn.where})" if eqn.where else ""))
-    nests = [_nest(nest, number, planned) for number, nest in enumerate(planned.program.nests)]
+    planned = plan(graph)
+    nests = []
+    for number, (nest, step) in enumerate(zip(planned.program.nests, planned.steps, strict=True)):
+        notes = [equation(eqn, name) + (f"    ({eqn.where})" if eqn.where else "") for eqn in step.eqns]
+        nests.append(_nest(nest, number, notes))
     return "\n\n".join([heading, _PRELUDE, *nests, _program(planned)]) + "\n"
 
 
 def _program(p: Plan) -> str:
     inputs = [f"x{i}" for i in range(len(p.inputs))]
-    lines = [f"def program({', '.join([*inputs, *(f'captured{i}' for i in range(len(p.constants)))])}):"]
+    inputs += [f"captured{i}{_default(array)}" for i, array in enumerate(p.constants)]
+    lines = [f"def program({', '.join(inputs)}):"]
     lines.append(f"    sizes = {p.sizes.tolist()}")
     lines.append(f"    scalars = np.array({p.scalars.tolist()})")
     arguments = [f"np.ascontiguousarray(x{i}, {_dtype(a.dtype)}).ravel()" for i, a in enumerate(p.inputs)]
@@ -88,10 +92,15 @@ def _program(p: Plan) -> str:
     return typed + "\n".join(lines)
 
 
-def _nest(nest: Nest, number: int, p: Plan) -> str:
+def _default(array: np.ndarray[Any, Any]) -> str:
+    """Small captured arrays stand in the text; larger ones are for the caller to give."""
+    return f"=np.array({array.tolist()}, {_dtype(array.dtype)})" if array.size <= 64 else "=None"
+
+
+def _nest(nest: Nest, number: int, notes: Sequence[str]) -> str:
     buffers = "".join(f"b{b}, " for b in nest.buffers)
     writer = _PythonWriter()
-    for note in nest.notes:
+    for note in notes:
         writer.line(f"# {note}")
     writer.body(nest.body)
     return f"def nest{number}({buffers}sizes, scalars):\n" + "\n".join(writer.lines or ["    pass"])
