@@ -244,7 +244,9 @@ def test_inline_transforms_find_their_trace_again() -> None:
 
 
 def test_equal_lambdas_with_other_cells_do_not_share_answers() -> None:
-    functions = [wichi.jit(lambda x, k=k: x * k) for k in (2.0, 3.0)] + [wichi.jit((lambda k: lambda x: x + k)(k)) for k in (2.0, 3.0)]
+    functions = [wichi.jit(lambda x, k=k: x * k) for k in (2.0, 3.0)] + [
+        wichi.jit((lambda k: lambda x: x + k)(k)) for k in (2.0, 3.0)
+    ]
     for _ in range(2):
         assert [f(1.0) for f in functions] == [2.0, 3.0, 3.0, 4.0]
 
@@ -377,7 +379,11 @@ SMOOTH: list[Any] = [
 
 @st.composite
 def compositions(draw: Any, table: Any) -> Any:
-    steps = draw(st.lists(st.tuples(st.integers(0, len(table) - 1), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=20))
+    steps = draw(
+        st.lists(
+            st.tuples(st.integers(0, len(table) - 1), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=20
+        )
+    )
 
     def f(x: Any, y: Any) -> Any:
         values = [x, y]

@@ -13,7 +13,13 @@ class WichiError(Exception):
     code = "W000"
 
     def __init__(
-        self, what: str, *, at: str | None = None, value: str | None = None, because: str | None = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        at: str | None = None,
+        value: str | None = None,
+        because: str | None = None,
+        fix: str | None = None,
     ) -> None:
         self.what, self.at, self.value, self.because, self.fix = what, at, value, because, fix
         parts = [f"[{self.code}] {what}"]

@@ -64,7 +64,11 @@ def register_dataclass(cls: type[T]) -> type[T]:
 def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     """Leaves of ``tree`` from left to right, and its structure."""
     leaves, treedef = optree.tree_flatten(tree, namespace=_NAMESPACE)
-    new = {type(x) for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type) and not hasattr(x, "__array_ufunc__")}
+    new = {
+        type(x)
+        for x in leaves
+        if dataclasses.is_dataclass(x) and not isinstance(x, type) and not hasattr(x, "__array_ufunc__")
+    }
     if not new:
         return leaves, treedef
     for cls in new:
@@ -84,7 +88,9 @@ def leaves(tree: Any) -> list[Any]:
 
 def paths(treedef: TreeDef, root: str = "") -> list[str]:
     """One readable path a leaf, as Python would write it: ``params['layers'][1].w``."""
-    return [accessor.codify(root) if root else accessor.codify("*")[1:] for accessor in optree.treespec_accessors(treedef)]
+    return [
+        accessor.codify(root) if root else accessor.codify("*")[1:] for accessor in optree.treespec_accessors(treedef)
+    ]
 
 
 def argument_paths(treedef: TreeDef, positional: Sequence[str]) -> list[str]:

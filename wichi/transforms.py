@@ -116,7 +116,9 @@ def _wrt(kind: _Differentiate, graph: Graph, signature: Signature) -> tuple[list
                 f"{kind.name} of {name}: the argument {leaf} is {graph.ins[i].aval}; integers have no derivative.", at=at,
                 fix=f"make it a float ({leaf} = np.asarray({leaf}, float)), or leave it out of argnums",
             )  # fmt: skip
-    trees = [pytree.unflatten(arguments[n % len(arguments)], [0] * arguments[n % len(arguments)].num_leaves) for n in numbers]
+    trees = [
+        pytree.unflatten(arguments[n % len(arguments)], [0] * arguments[n % len(arguments)].num_leaves) for n in numbers
+    ]
     return wrt, pytree.flatten(trees[0] if isinstance(kind.argnums, int) else tuple(trees))[1]
 
 
@@ -224,7 +226,9 @@ def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -
     """
     found, leaves = _traced(fn, tuple(primals))
     graph = found.run.graph
-    dots = _fitting("tangents of jvp", tuple(tangents), tuple(primals), input_names(fn, pytree.flatten((tuple(primals), {}))[1]))
+    dots = _fitting(
+        "tangents of jvp", tuple(tangents), tuple(primals), input_names(fn, pytree.flatten((tuple(primals), {}))[1])
+    )
     which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
     pushed = _derived(found, "jvp", lambda: Runnable(forward.jvp(graph, which)))
     results = pushed([*leaves, *found.captured, *(_as(dots[i], graph.ins[i].aval) for i in which)])
@@ -299,7 +303,9 @@ def _fitting(what: str, given: Any, wanted: Any, names: Sequence[str]) -> list[A
     (leaves, tree), (models, model_tree) = pytree.flatten(given), pytree.flatten(wanted)
     at = frames.describe(frames.user_where())
     if tree != model_tree:
-        raise ArgumentError(f"The {what} are a tree of another structure.", at=at, value=f"{tree} where {model_tree} fits")
+        raise ArgumentError(
+            f"The {what} are a tree of another structure.", at=at, value=f"{tree} where {model_tree} fits"
+        )
     for name, leaf, model in zip(names, leaves, models, strict=True):
         if leaf_aval(leaf).shape != leaf_aval(model).shape:
             raise ArgumentError(

@@ -49,7 +49,8 @@ def _from_numpy() -> Provider | None:
         try:
             library = ctypes.CDLL(path)  # loaded already by NumPy: the same handle, nothing is opened twice
             symbols = {
-                f"wichi_{t}gemm": ctypes.cast(getattr(library, f"scipy_{t}gemm_64_"), ctypes.c_void_p).value or 0 for t in "ds"
+                f"wichi_{t}gemm": ctypes.cast(getattr(library, f"scipy_{t}gemm_64_"), ctypes.c_void_p).value or 0
+                for t in "ds"
             }
         except (OSError, AttributeError):
             continue
@@ -62,7 +63,9 @@ def _from_scipy() -> Provider | None:
         from scipy.linalg import cython_blas
     except ImportError:
         return None
-    return Provider("scipy", {f"wichi_{t}gemm": _capsule_address(cython_blas.__pyx_capi__[f"{t}gemm"]) for t in "ds"}, 32)
+    return Provider(
+        "scipy", {f"wichi_{t}gemm": _capsule_address(cython_blas.__pyx_capi__[f"{t}gemm"]) for t in "ds"}, 32
+    )
 
 
 def _capsule_address(capsule: object) -> int:
@@ -78,7 +81,11 @@ def _multiplies(found: Provider) -> bool:
     integer = np.dtype(f"i{found.integer_bits // 8}")
     call: Callable[..., None]
     for kind, dtype in (("d", np.float64), ("s", np.float32)):
-        a, b, c = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(6, dtype=dtype).reshape(3, 2), np.zeros((2, 2), dtype)
+        a, b, c = (
+            np.arange(6, dtype=dtype).reshape(2, 3),
+            np.arange(6, dtype=dtype).reshape(3, 2),
+            np.zeros((2, 2), dtype),
+        )
         m, n, k = (np.array(v, integer) for v in (2, 2, 3))
         one, zero, no = np.array(1, dtype), np.array(0, dtype), np.frombuffer(b"N", np.uint8)
         call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(found.symbols[f"wichi_{kind}gemm"])

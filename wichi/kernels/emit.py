@@ -15,8 +15,26 @@ from llvmlite import ir
 
 from wichi.kernels import scalars
 from wichi.kernels.loops import (
-    Accumulate, Assign, Begin, Check, Compute, Declare, End, Extent, Gemm, Index, Literal, Load, Loop, Nest, Program, Read,
-    RuntimeScalar, Statement, Store, neutral,
+    Accumulate,
+    Assign,
+    Begin,
+    Check,
+    Compute,
+    Declare,
+    End,
+    Extent,
+    Gemm,
+    Index,
+    Literal,
+    Load,
+    Loop,
+    Nest,
+    Program,
+    Read,
+    RuntimeScalar,
+    Statement,
+    Store,
+    neutral,
 )  # fmt: skip
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -42,7 +60,8 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
         pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
     for nest in program.nests:
         status = builder.call(
-            _NestEmitter(module, nest, program, blas_integer_bits).function, [*(pointers[b] for b in nest.buffers), sizes, numbers]
+            _NestEmitter(module, nest, program, blas_integer_bits).function,
+            [*(pointers[b] for b in nest.buffers), sizes, numbers],
         )
         if any(type(s) is Check for s in _walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
@@ -179,7 +198,9 @@ class _NestEmitter:
             elif lane is not None and self.counter is not None and value == self.counter[0]:
                 number = b.add(number, _I64(lane))
             step = number if stride == 1 else b.mul(number, self._size(stride))
-            total = step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
+            total = (
+                step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
+            )
         return b.gep(self.buffers[buffer], [total], inbounds=True), apart
 
     def _access(self, index: Index) -> str:
@@ -291,7 +312,9 @@ class _NestEmitter:
             new = scalars.compute(b, begun.op, [old, self.values[s.value]], kinds, begun.dtype, 0)
         else:
             lane = b.trunc(b.and_(self.innermost, _I64(begun.lanes - 1)), _I32)
-            one = scalars.compute(b, begun.op, [b.extract_element(old, lane), self.values[s.value]], kinds, begun.dtype, 0)
+            one = scalars.compute(
+                b, begun.op, [b.extract_element(old, lane), self.values[s.value]], kinds, begun.dtype, 0
+            )
             new = b.insert_element(old, one, lane)
         b.store(new, slot)
 
@@ -303,7 +326,9 @@ class _NestEmitter:
             lanes //= 2
             undefined = ir.Constant(value.type, ir.Undefined)
             low, high = (
-                b.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes))))
+                b.shuffle_vector(
+                    value, undefined, ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes)))
+                )
                 for first in (0, lanes)
             )
             value = scalars.compute(b, begun.op, [low, high], [begun.dtype] * 2, begun.dtype, lanes)

@@ -64,7 +64,9 @@ def write_fused(
     for r in reductions:
         if r.in_memory:
             k.fill(place(r.eqn.outs[0]), neutral(r.op, r.out.dtype).item())
-    nest = _Nest(k, extents, eqns, {a: merge(v) for a, v in loads.items()}, {o: merge(v) for o, v in stores.items()}, reductions)
+    nest = _Nest(
+        k, extents, eqns, {a: merge(v) for a, v in loads.items()}, {o: merge(v) for o, v in stores.items()}, reductions
+    )
     nest.write([])
 
 

@@ -171,7 +171,20 @@ class Gemm:
 
 
 Statement = (
-    Literal | RuntimeScalar | Compute | Load | Store | Begin | Accumulate | End | Declare | Assign | Read | Check | Loop | Gemm
+    Literal
+    | RuntimeScalar
+    | Compute
+    | Load
+    | Store
+    | Begin
+    | Accumulate
+    | End
+    | Declare
+    | Assign
+    | Read
+    | Check
+    | Loop
+    | Gemm
 )
 
 
@@ -235,7 +248,9 @@ class Layout:
     @property
     def is_contiguous(self) -> bool:
         dense = contiguous_strides(self.shape)
-        return self.offset == 0 and all(a == b or n == 1 for a, b, n in zip(self.strides, dense, self.shape, strict=True))
+        return self.offset == 0 and all(
+            a == b or n == 1 for a, b, n in zip(self.strides, dense, self.shape, strict=True)
+        )
 
     def _with(self, shape: tuple[int, ...], strides: Sequence[int], offset: int | None = None) -> Layout:
         return Layout(self.buffer, self.dtype, shape, tuple(strides), self.offset if offset is None else offset)
@@ -446,7 +461,9 @@ class Writer:
     # --- loops ---
 
     @contextmanager
-    def loops(self, shape: Sequence[int], ordered: bool = False, keys: Sequence[Any] | None = None) -> Iterator[list[Any]]:
+    def loops(
+        self, shape: Sequence[int], ordered: bool = False, keys: Sequence[Any] | None = None
+    ) -> Iterator[list[Any]]:
         """Nested loops over ``shape``; axes of extent 1 get no loop. Yields the counters.
 
         Iterations are independent unless ``ordered``; the innermost loop is then a vector loop if its body allows.

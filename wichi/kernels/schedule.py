@@ -297,5 +297,3 @@ def _words(scalars: Sequence[Any]) -> np.ndarray[Any, Any]:
     for word, value in zip(words.view((np.uint8, 8)), scalars, strict=False):
         word[: value.dtype.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
     return words
-
-

@@ -12,8 +12,25 @@ from typing import Any
 import numpy as np
 
 from wichi.kernels.loops import (
-    Accumulate, Assign, Begin, Check, Compute, Declare, End, Extent, Gemm, Index, Literal, Load, Loop, Nest, Read,
-    RuntimeScalar, Statement, Store, neutral,
+    Accumulate,
+    Assign,
+    Begin,
+    Check,
+    Compute,
+    Declare,
+    End,
+    Extent,
+    Gemm,
+    Index,
+    Literal,
+    Load,
+    Loop,
+    Nest,
+    Read,
+    RuntimeScalar,
+    Statement,
+    Store,
+    neutral,
 )  # fmt: skip
 from wichi.kernels.schedule import Plan, plan
 from wichi.trace.ir import Graph
@@ -48,7 +65,14 @@ def erf(x):
 '''
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "and": "&",
           "or": "|", "xor": "^"}  # fmt: skip
-_CALLS = {"select": "where", "mod": "np.mod", "floordiv": "np.floor_divide", "pow": "np.power", "div": "np.divide", "erf": "erf"}
+_CALLS = {
+    "select": "where",
+    "mod": "np.mod",
+    "floordiv": "np.floor_divide",
+    "pow": "np.power",
+    "div": "np.divide",
+    "erf": "erf",
+}
 _COMBINE = {"add": "np.add", "mul": "np.multiply", "maximum": "np.maximum", "minimum": "np.minimum", "or": "np.logical_or",
             "and": "np.logical_and"}  # fmt: skip
 
@@ -161,7 +185,11 @@ class _PythonWriter:
     def begin(self, s: Begin) -> None:
         self.accumulators[s.out] = s
         start = f"np.{s.dtype.name}({_number(neutral(s.op, s.dtype).item())})"
-        self.line(f"v{s.out} = [{start}] * {s.lanes}  # lanes of a sum" if s.op == "add" else f"v{s.out} = [{start}] * {s.lanes}")
+        self.line(
+            f"v{s.out} = [{start}] * {s.lanes}  # lanes of a sum"
+            if s.op == "add"
+            else f"v{s.out} = [{start}] * {s.lanes}"
+        )
 
     def accumulate(self, s: Accumulate) -> None:
         begun = self.accumulators[s.into]

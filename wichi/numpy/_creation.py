@@ -15,7 +15,7 @@ zeros, ones, empty, eye, identity, tri = np.zeros, np.ones, np.empty, np.eye, np
 
 
 @numpy_first(np.array)
-def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Array:  # noqa: A002
+def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Array:
     """As ``numpy.array``; elements may be values inside a transform, at any depth of the list.
 
     >>> wichi.grad(lambda x: np.sum(wichi.numpy.array([x, 2 * x])))(1.0)
@@ -61,7 +61,9 @@ zeros_like, ones_like, empty_like = _filled("zeros_like", 0), _filled("ones_like
 def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
     aval = aval_of(a)
     value = cast_to(fill_value, np.dtype(dtype or aval.dtype))
-    return broadcast_to(value if isinstance(value, Boxed) else np.asarray(value), aval.shape if shape is None else tuple(shape))
+    return broadcast_to(
+        value if isinstance(value, Boxed) else np.asarray(value), aval.shape if shape is None else tuple(shape)
+    )
 
 
 @numpy_first(np.linspace)

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ConditionError, IndexRangeError
-from wichi.numpy._promote import Array, as_value, aval_of, axis_in, broadcast_to, cast_to, common_shape, numpy_first, shape_of
+from wichi.numpy._promote import (
+    Array,
+    as_value,
+    aval_of,
+    axis_in,
+    broadcast_to,
+    cast_to,
+    common_shape,
+    numpy_first,
+    shape_of,
+)
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
 from wichi.trace.primitive import Boxed
@@ -44,7 +54,9 @@ def _expanded(item: Any, shape: tuple[int, ...]) -> list[Any]:
                 parts += _mask(part)
                 continue
             if kind not in "iu":
-                raise IndexError(f"only integers, slices, ellipsis, None and integer or boolean arrays index, not {aval_of(part)}")
+                raise IndexError(
+                    f"only integers, slices, ellipsis, None and integer or boolean arrays index, not {aval_of(part)}"
+                )
             parts.append(part)
         elif isinstance(part, bool | np.bool_):
             parts += _mask(np.asarray(part))

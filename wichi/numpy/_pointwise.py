@@ -11,7 +11,16 @@ import numpy as np
 
 from wichi.errors import DtypeError
 from wichi.numpy._promote import (
-    Array, as_value, aval_of, cast_to, is_boxed, numpy_first, pointwise, resolve, result_type, spread,
+    Array,
+    as_value,
+    aval_of,
+    cast_to,
+    is_boxed,
+    numpy_first,
+    pointwise,
+    resolve,
+    result_type,
+    spread,
 )  # fmt: skip
 from wichi.ops import pointwise as table
 from wichi.ops import shaping
@@ -46,7 +55,11 @@ def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
             mixed = _mixed_signs(name, *args)
             if mixed is not None:
                 return mixed
-        if name in _ROUNDING and aval_of(args[0]).dtype.kind in "iub" and resolve(ufunc, [aval_of(args[0])])[1].kind != "f":
+        if (
+            name in _ROUNDING
+            and aval_of(args[0]).dtype.kind in "iub"
+            and resolve(ufunc, [aval_of(args[0])])[1].kind != "f"
+        ):
             return positive(args[0])
         return pointwise(ufunc, prim, *args)
 
@@ -77,17 +90,21 @@ def _mixed_signs(name: str, x: Array, y: Array) -> Array | None:
 UFUNCS: dict[np.ufunc, Callable[..., Any]] = {getattr(np, n): _from_row(getattr(np, n), p) for n, p in _ROWS.items()}
 _of = {f.__name__: f for f in UFUNCS.values()}
 add, subtract, multiply, divide, negative = (_of[n] for n in ("add", "subtract", "multiply", "divide", "negative"))
-floor_divide, remainder, absolute, sign, square = (_of[n] for n in ("floor_divide", "remainder", "absolute", "sign", "square"))
+floor_divide, remainder, absolute, sign, square = (
+    _of[n] for n in ("floor_divide", "remainder", "absolute", "sign", "square")
+)
 floor, ceil, trunc, rint = (_of[n] for n in ("floor", "ceil", "trunc", "rint"))
 maximum, minimum = _of["maximum"], _of["minimum"]
 equal, not_equal, less, less_equal = (_of[n] for n in ("equal", "not_equal", "less", "less_equal"))
 greater, greater_equal = _of["greater"], _of["greater_equal"]
 bitwise_and, bitwise_or, bitwise_xor, invert = (_of[n] for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "invert"))
 exp, exp2, expm1, log, log2, log10, log1p = (_of[n] for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p"))
-sqrt, cbrt, sin, cos, tan, sinh, cosh, tanh = (_of[n] for n in ("sqrt", "cbrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"))
+sqrt, cbrt, sin, cos, tan, sinh, cosh, tanh = (
+    _of[n] for n in ("sqrt", "cbrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+)
 arcsin, arccos, arctan, arctan2 = (_of[n] for n in ("arcsin", "arccos", "arctan", "arctan2"))
 arcsinh, arccosh, arctanh = (_of[n] for n in ("arcsinh", "arccosh", "arctanh"))
-true_divide, mod, abs = divide, remainder, absolute  # noqa: A001
+true_divide, mod, abs = divide, remainder, absolute
 
 
 def _composed(ufunc: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -164,7 +181,7 @@ def fmod(x: Array, y: Array) -> Array:
 
 
 @_composed(np.divmod)
-def divmod(x: Array, y: Array) -> tuple[Array, Array]:  # noqa: A001
+def divmod(x: Array, y: Array) -> tuple[Array, Array]:
     return floor_divide(x, y), remainder(x, y)
 
 
@@ -300,7 +317,7 @@ def where(condition: Array, x: Array = None, y: Array = None) -> Array:
 
 
 @numpy_first(np.clip)
-def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = None, max: Array = None) -> Array:  # noqa: A002
+def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = None, max: Array = None) -> Array:
     low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
     out = a
     if low is not None:
@@ -309,7 +326,7 @@ def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = Non
 
 
 @numpy_first(np.round)
-def round(a: Array, decimals: int = 0) -> Array:  # noqa: A001
+def round(a: Array, decimals: int = 0) -> Array:
     if decimals == 0 or aval_of(a).dtype.kind != "f":
         return rint(a)
     scale = 10.0 ** builtins.abs(decimals)
@@ -326,7 +343,9 @@ def sinc(x: Array) -> Array:
 
 
 @numpy_first(np.nan_to_num)
-def nan_to_num(x: Array, copy: bool = True, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
+def nan_to_num(
+    x: Array, copy: bool = True, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Array:
     info = np.finfo(aval_of(x).dtype)
     high, low = info.max if posinf is None else posinf, info.min if neginf is None else neginf
     return where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))
@@ -382,5 +401,3 @@ def erf(x: Array) -> Array:
     np.float64(0.0)
     """
     return table.erf(_float(x))[()]
-
-

@@ -14,7 +14,17 @@ from wichi.numpy import _pointwise as pw
 from wichi.numpy import _reducing as rd
 from wichi.numpy._indexing import index
 from wichi.numpy._promote import (
-    Array, as_value, aval_of, axes_in, axis_in, broadcast_to, cast_to, common_shape, numpy_first, resolve, shape_of,
+    Array,
+    as_value,
+    aval_of,
+    axes_in,
+    axis_in,
+    broadcast_to,
+    cast_to,
+    common_shape,
+    numpy_first,
+    resolve,
+    shape_of,
 )  # fmt: skip
 from wichi.numpy._shaping import diagonal, moveaxis, reshape, stack
 from wichi.ops import products, shaping
@@ -209,7 +219,9 @@ def _single(term: str, value: Array, sizes: dict[str, int]) -> tuple[str, Array]
 def _summed(term: str, value: Array, needed: set[str]) -> tuple[str, Array]:
     """Letters that nobody needs any more are summed over."""
     axes = tuple(i for i, c in enumerate(term) if c not in needed)
-    return "".join(c for c in term if c in needed), rd.sum(value, axes_in(axes, len(term)), dtype=aval_of(value).dtype) if axes else value
+    return "".join(c for c in term if c in needed), rd.sum(
+        value, axes_in(axes, len(term)), dtype=aval_of(value).dtype
+    ) if axes else value
 
 
 def _cheapest(pairs: Sequence[tuple[str, Array]], result: str, sizes: dict[str, int]) -> tuple[int, int]:
@@ -251,9 +263,13 @@ def _contract(first: tuple[str, Array], second: tuple[str, Array], needed: set[s
 
 
 @numpy_first(np.linalg.norm)
-def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A002
+def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
     """As ``numpy.linalg.norm`` for vectors (ord None, 1, 2, inf, -inf, p) and the Frobenius norm of matrices."""
-    matrix = ord == "fro" or (ord is not None and axis is None and len(shape_of(x)) == 2) or (isinstance(axis, tuple) and len(axis) == 2)
+    matrix = (
+        ord == "fro"
+        or (ord is not None and axis is None and len(shape_of(x)) == 2)
+        or (isinstance(axis, tuple) and len(axis) == 2)
+    )
     if matrix and ord not in (None, "fro"):
         raise TypeError(f"np.linalg.norm of a matrix inside a transform has no ord={ord!r}; only 'fro'")
     if ord in (None, 2, "fro"):

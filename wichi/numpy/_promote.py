@@ -93,7 +93,9 @@ def pointwise(ufunc: np.ufunc, prim: Primitive, *args: Any) -> Any:
     """``prim`` on ``args`` as NumPy would run ``ufunc``: promoted, cast and broadcast."""
     avals = [aval_of(a) for a in args]
     dtypes, _ = resolve(ufunc, avals)
-    if all(a.weak for a in avals) and all(a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed)):
+    if all(a.weak for a in avals) and all(
+        a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed)
+    ):
         # Python numbers stay Python numbers: what is made of them promotes nothing later.
         return prim(*[x if isinstance(x, Boxed) else d.type(x).item() for x, d in zip(args, dtypes, strict=True)])
     return prim(*spread(ufunc.__name__, [cast_to(a, d) for a, d in zip(args, dtypes, strict=True)]))

@@ -11,7 +11,17 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import Array, as_value, aval_of, axes_in, axis_in, broadcast_to, cast_to, numpy_first, shape_of
+from wichi.numpy._promote import (
+    Array,
+    as_value,
+    aval_of,
+    axes_in,
+    axis_in,
+    broadcast_to,
+    cast_to,
+    numpy_first,
+    shape_of,
+)
 from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
@@ -26,7 +36,9 @@ def _reduced(prim: Primitive, a: Array, axis: Any, keepdims: bool) -> Array:
 
 
 def _plain_options(name: str, **options: Any) -> None:
-    given = [k for k, v in options.items() if v is not None and v is not np._NoValue and not (k == "where" and v is True)]
+    given = [
+        k for k, v in options.items() if v is not None and v is not np._NoValue and not (k == "where" and v is True)
+    ]
     if given:
         raise TypeError(f"np.{name} of a value inside a transform does not take {', '.join(given)}")
 
@@ -40,7 +52,15 @@ def _sum_dtype(a: Array, dtype: Any) -> np.dtype[Any]:
 
 
 @numpy_first(np.sum)
-def sum(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:  # noqa: A001
+def sum(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Array:
     """As ``numpy.sum``. Native sums run in fixed lanes: more accurate than a running sum, the same bits everywhere."""
     _plain_options("sum", out=out)
     a = _masked(as_value(a), where, 0)
@@ -49,7 +69,15 @@ def sum(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims
 
 
 @numpy_first(np.prod)
-def prod(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:
+def prod(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Array:
     _plain_options("prod", out=out)
     a = _masked(as_value(a), where, 1)
     total = _reduced(reducing.prod, cast_to(a, _sum_dtype(a, dtype)), axis, bool(keepdims))
@@ -73,7 +101,9 @@ def _count(a: Array, axis: Any) -> int:
 
 
 @numpy_first(np.mean)
-def mean(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
+def mean(
+    a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
+) -> Array:
     a = as_value(a)
     _plain_options("mean", out=out, where=where)
     a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
@@ -92,7 +122,17 @@ def average(a: Array, axis: Any = None, weights: Array = None) -> Array:
 
 
 @numpy_first(np.var)
-def var(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *, correction: Any = None, **rest: Any) -> Array:
+def var(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: float = 0,
+    keepdims: Any = False,
+    *,
+    correction: Any = None,
+    **rest: Any,
+) -> Array:
     _plain_options("var", out=out, **rest)
     degrees = ddof if _absent(correction) else correction
     a = as_value(a)
@@ -102,14 +142,26 @@ def var(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: fl
 
 
 @numpy_first(np.std)
-def std(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *, correction: Any = None, **rest: Any) -> Array:
+def std(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: float = 0,
+    keepdims: Any = False,
+    *,
+    correction: Any = None,
+    **rest: Any,
+) -> Array:
     return pw.sqrt(var(a, axis, dtype, out, ddof, keepdims, correction=correction, **rest))
 
 
 def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Callable[..., Any]:
     name = function.__name__
 
-    def reduce(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Array:
+    def reduce(
+        a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+    ) -> Array:
         _plain_options(name, out=out, where=where)
         a = as_value(a)
         shape = shape_of(a)
@@ -125,8 +177,8 @@ def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Ca
     return numpy_first(function)(reduce)
 
 
-max = amax = _extremum(np.max, reducing.max_, pw.maximum)  # noqa: A001
-min = amin = _extremum(np.min, reducing.min_, pw.minimum)  # noqa: A001
+max = amax = _extremum(np.max, reducing.max_, pw.maximum)
+min = amin = _extremum(np.min, reducing.min_, pw.minimum)
 
 
 @numpy_first(np.ptp)
@@ -154,13 +206,13 @@ argmax, argmin = _position(np.argmax, reducing.argmax), _position(np.argmin, red
 
 
 @numpy_first(np.any)
-def any(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:  # noqa: A001
+def any(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
     _plain_options("any", out=out, where=where)
     return _reduced(reducing.any_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
 
 
 @numpy_first(np.all)
-def all(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:  # noqa: A001
+def all(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
     _plain_options("all", out=out, where=where)
     return _reduced(reducing.all_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
 
@@ -212,7 +264,11 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     a = pw._float(a)
     top = max(a, axis, keepdims=True)
     # The maximum only keeps exp in range, so no derivative flows through it; an infinite one would give inf - inf.
-    top = shaping.stop_gradient(pw.where(pw.isfinite(top), top, 0.0)) if hasattr(top, "aval") else np.where(np.isfinite(top), top, 0.0)
+    top = (
+        shaping.stop_gradient(pw.where(pw.isfinite(top), top, 0.0))
+        if hasattr(top, "aval")
+        else np.where(np.isfinite(top), top, 0.0)
+    )
     total = sum(pw.exp(pw.subtract(a, top)), axis, keepdims=True)
     with np.errstate(divide="ignore"):
         out = pw.add(pw.log(total), top)

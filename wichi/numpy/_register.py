@@ -54,7 +54,12 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         return outer
 
     table: dict[Any, Any] = {(u, "reduce"): reduce_with(f) for u, f in reductions.items()}
-    table.update({(u, "outer"): outer_with(u) for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)})
+    table.update(
+        {
+            (u, "outer"): outer_with(u)
+            for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)
+        }
+    )
     table[np.add, "accumulate"] = lambda a, axis=0, dtype=None: _reducing.cumsum(a, axis, dtype)
     return table
 
@@ -94,7 +99,9 @@ def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
     """``x`` in another dtype. The gradient is cast back; through integers and bools there is none."""
     target = np.dtype(dtype)
     if target.kind not in "fiub":
-        raise DtypeError(f"astype({target}): wichi does not compute with this dtype.", at=frames.describe(frames.user_where()))
+        raise DtypeError(
+            f"astype({target}): wichi does not compute with this dtype.", at=frames.describe(frames.user_where())
+        )
     return cast_to(x, supported(target)) if aval_of(x).dtype != target else shaping.copy(x)
 
 

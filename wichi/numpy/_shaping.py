@@ -12,7 +12,18 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy._indexing import index
 from wichi.numpy._promote import (
-    Array, as_value, aval_of, axes_in, axis_in, broadcast_to, cast_to, common_shape, is_boxed, numpy_first, result_type, shape_of,
+    Array,
+    as_value,
+    aval_of,
+    axes_in,
+    axis_in,
+    broadcast_to,
+    cast_to,
+    common_shape,
+    is_boxed,
+    numpy_first,
+    result_type,
+    shape_of,
 )  # fmt: skip
 from wichi.ops import shaping
 from wichi.trace import frames
@@ -69,7 +80,9 @@ def swapaxes(a: Array, axis1: int, axis2: int) -> Array:
 @numpy_first(np.moveaxis)
 def moveaxis(a: Array, source: Any, destination: Any) -> Array:
     ndim = len(shape_of(a))
-    from_, to = ([axis_in(x, ndim) for x in (v if isinstance(v, tuple | list) else (v,))] for v in (source, destination))
+    from_, to = (
+        [axis_in(x, ndim) for x in (v if isinstance(v, tuple | list) else (v,))] for v in (source, destination)
+    )
     perm = [i for i in range(ndim) if i not in from_]
     for target, origin in sorted(zip(to, from_, strict=True)):
         perm.insert(target, origin)
@@ -98,7 +111,9 @@ def squeeze(a: Array, axis: Any = None) -> Array:
 def _broadcast_to(array: Array, shape: Any) -> Array:
     shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if common_shape("broadcast_to", [shape_of(array), shape]) != shape:
-        raise ShapeError(f"shape {shape_of(array)} does not broadcast to {shape}", at=frames.describe(frames.user_where()))
+        raise ShapeError(
+            f"shape {shape_of(array)} does not broadcast to {shape}", at=frames.describe(frames.user_where())
+        )
     return broadcast_to(array, shape)
 
 
@@ -133,7 +148,9 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None) -> Array:
     ndim = len(shape_of(parts[0]))
     axis = axis_in(axis, ndim) if ndim else 0
     shapes = [shape_of(p) for p in parts]
-    if not ndim or any(len(s) != ndim or s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes):
+    if not ndim or any(
+        len(s) != ndim or s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes
+    ):
         raise ShapeError(
             f"concatenate along axis {axis}: the shapes {', '.join(map(str, shapes))} do not fit.",
             at=frames.describe(frames.user_where()), because="all other axes must have equal sizes",

@@ -15,6 +15,7 @@ from wichi.ops import algebra
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import ONE, ZERO, Primitive, elementwise, pointwise_shape, sample
 
+
 def _constant(value: float, like: Any) -> Any:
     return like.dtype.type(value)
 
@@ -24,7 +25,9 @@ _LN2, _LN10 = math.log(2.0), math.log(10.0)
 # --- arithmetic ------------------------------------------------------------------------------------------------
 add = elementwise("add", np.add, (ONE, ONE), arity=2, dtypes="feib", simplify=algebra.add)
 sub = elementwise("sub", np.subtract, (ONE, -1), arity=2, dtypes="fei", simplify=algebra.sub)
-mul = elementwise("mul", np.multiply, (lambda out, x, y: y, lambda out, x, y: x), arity=2, dtypes="feib", simplify=algebra.mul)
+mul = elementwise(
+    "mul", np.multiply, (lambda out, x, y: y, lambda out, x, y: x), arity=2, dtypes="feib", simplify=algebra.mul
+)
 div = elementwise("div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out / y), arity=2, domain=(0.5, 2.0), dtypes="fe",
                   simplify=algebra.div)  # fmt: skip
 neg = elementwise("neg", np.negative, (-1,), dtypes="fei", simplify=algebra.neg)
@@ -52,7 +55,9 @@ def _power_in_y(out: Any, x: Any, y: Any) -> Any:
     return where(x == 0, zero, out * log(where(x == 0, one, x)))
 
 
-pow_ = elementwise("pow", np.power, (_power_in_x, _power_in_y), arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power)
+pow_ = elementwise(
+    "pow", np.power, (_power_in_x, _power_in_y), arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.power
+)
 
 
 # --- comparisons and logic: no derivative ----------------------------------------------------------------------

@@ -14,7 +14,13 @@ from wichi.trace.primitive import Primitive, Product, lead, sample, shape_of
 
 
 def _type(x: Aval, y: Aval) -> Aval:
-    if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2] or x.dtype != y.dtype:
+    if (
+        x.ndim < 2
+        or x.ndim != y.ndim
+        or x.shape[:-2] != y.shape[:-2]
+        or x.shape[-1] != y.shape[-2]
+        or x.dtype != y.dtype
+    ):
         raise ShapeError(f"matmul of {x} and {y}")
     return Aval((*x.shape[:-1], y.shape[-1]), x.dtype)
 

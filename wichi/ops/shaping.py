@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ShapeError
-
 from wichi.trace.ir import Atom, Aval, Builder
 from wichi.trace.primitive import ONE, ZERO, Loops, Primitive, View, elementwise, lead, sample, shape_of
 
@@ -274,4 +273,3 @@ cast = elementwise(
 copy = elementwise("copy", np.copy, (ONE,), kernel=lambda k, x: x, dtypes="feib")
 # The identity, with derivative zero.
 stop_gradient = elementwise("stop_gradient", lambda x: x, (ZERO,), kernel=lambda k, x: x, dtypes="fe")
-

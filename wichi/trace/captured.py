@@ -59,7 +59,10 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
 
 
 def _of_function(f: FunctionType) -> list[Dependency]:
-    found = [Dependency(f"{f.__name__}: default", _fixed(v)) for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())]
+    found = [
+        Dependency(f"{f.__name__}: default", _fixed(v))
+        for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
+    ]
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         found.append(Dependency(name, functools.partial(_read_cell, cell)))
     names = _names(f.__code__)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
-
 from wichi.trace.evaluate import innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
@@ -54,7 +52,9 @@ def push(prim: Primitive, out: Any, ins: Sequence[Any], tangents: Sequence[Any],
                 total = add(total, scale(partial(prim, i, out, ins, params), t))
         return total
     if prim.jvp is not None:
-        return prim.jvp(out, ins, [zeros_like(x) if t is None else t for x, t in zip(ins, tangents, strict=True)], **params)
+        return prim.jvp(
+            out, ins, [zeros_like(x) if t is None else t for x, t in zip(ins, tangents, strict=True)], **params
+        )
     if prim.multilinear:
         total = None
         for i, t in enumerate(tangents):
@@ -97,5 +97,3 @@ def jvp(graph: Graph, wrt: Sequence[int] | None = None) -> Graph:
         return outs + [zeros_like(o) if t is None else t for o, t in zip(outs, dots, strict=True) if is_float(o)]
 
     return stage_graph(walk, [v.aval for v in graph.ins] + [graph.ins[i].aval for i in which])
-
-

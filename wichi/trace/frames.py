@@ -79,5 +79,6 @@ def _position(code: CodeType, lasti: int) -> tuple[int, int, int, int] | None:
 def is_storing(frame: FrameType) -> bool:
     """Whether ``frame`` is in the middle of ``a[i] = value``."""
     return any(
-        step.offset == frame.f_lasti and step.opname.startswith("STORE_S") for step in dis.get_instructions(frame.f_code)
+        step.offset == frame.f_lasti and step.opname.startswith("STORE_S")
+        for step in dis.get_instructions(frame.f_code)
     )

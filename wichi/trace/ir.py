@@ -184,7 +184,11 @@ class Builder:
                 return found
         typed = prim.type(*[a.aval for a in ins], **params)
         outs: tuple[Atom, ...]
-        if prim.folds and all(type(a) is Const and not isinstance(a.value, np.ndarray) for a in ins) and not typed.shape:
+        if (
+            prim.folds
+            and all(type(a) is Const and not isinstance(a.value, np.ndarray) for a in ins)
+            and not typed.shape
+        ):
             with np.errstate(all="ignore"):
                 value = np.asarray(prim.impl(*[a.value for a in ins], **params), typed.dtype)[()]  # type: ignore[union-attr]
             outs = (self.scalar(value, typed.weak),)

@@ -41,7 +41,14 @@ def _transpose_jvp(
         every: list[Any] = [None] * len(ins)
         for i, t in zip(wanted, tangents, strict=True):
             every[i] = t
-        return [prim.jvp(out, constant_ins, [zeros_like(x) if t is None else t for x, t in zip(ins, every, strict=True)], **params)]
+        return [
+            prim.jvp(
+                out,
+                constant_ins,
+                [zeros_like(x) if t is None else t for x, t in zip(ins, every, strict=True)],
+                **params,
+            )
+        ]
 
     # Arrays become constants of the small program; values of an enclosing trace are captured, then given back.
     constant_ins = list(ins)
@@ -118,9 +125,7 @@ def pull(
     return [bars.get(v) for v in wrt]
 
 
-def vjp(
-    graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, count: int | None = None
-) -> Graph:
+def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, count: int | None = None) -> Graph:
     """``ins + cotangents of the float outs -> outs + cotangents of the ins named by wrt``.
 
     Only the first ``count`` outputs have cotangents (default: all). With ``seeds``, one a float output, the

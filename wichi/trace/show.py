@@ -150,7 +150,9 @@ def svg(source: str) -> str:
             fix="install Graphviz (https://graphviz.org/download), or: pip install graphviz-pure. The text needs neither: "
                 "graph.dot()",
         )  # fmt: skip
-    done = subprocess.run([program, "-Tsvg"], input=source, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [program, "-Tsvg"], input=source, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     if done.returncode:
         raise DrawError(f"graphviz-pure failed: {done.stderr.strip()[:400]}")
     return done.stdout

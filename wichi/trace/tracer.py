@@ -27,7 +27,7 @@ from wichi.errors import (
 )
 from wichi.trace import frames
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
-from wichi.trace.primitive import Boxed, Primitive, aval_of
+from wichi.trace.primitive import Boxed, Primitive
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
@@ -48,7 +48,6 @@ class Registry:
         for name, function in entries.items():
             assert table.get(name, function) is function, f"{name} is registered twice"
             table[name] = function
-
 
     def find(self, ufunc: np.ufunc, method: str) -> Callable[..., Any] | None:
         """The entry for a ufunc (or its ``reduce``, ``outer``); those of scipy.special are known by name."""
@@ -434,7 +433,11 @@ def _into(out: tuple[Any, ...], result: Any) -> Any:
         f"`{text or 'out='}` writes a value inside a transform into a plain ndarray, which would lose its gradient.",
         at=frames.describe(frames.user_where()),
         because="a NumPy array holds numbers, not values still to be computed",
-        fix=(f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}" if "+=" in text else "make a new array instead"),
+        fix=(
+            f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}"
+            if "+=" in text
+            else "make a new array instead"
+        ),
     )
 
 
