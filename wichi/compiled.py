@@ -45,7 +45,7 @@ class Runnable:
         """The outputs on arrays, computed natively; on traced values, as traced values."""
         if any(isinstance(x, Tracer) for x in values):
             return evaluate(self.graph, *values)
-        values = [x.data if isinstance(x, Boxed) else x for x in values]
+        values = [x.array() if isinstance(x, Boxed) else x for x in values]
         mode = debug_mode.get()
         if mode is not None:
             return run_in_numpy(self.graph, values, mode)
@@ -67,7 +67,8 @@ class Signature:
 class Rewrite(Protocol):
     """A transform of graphs; hashable, so that equal transforms of equal code share their traces."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]: ...
 
@@ -100,9 +101,10 @@ class Transformed(Generic[P, R]):
     def __init__(self, fn: Callable[..., Any], rewrite: Rewrite) -> None:
         if not callable(fn):
             raise ArgumentError(
-                f"{rewrite.name} needs a function, not {type(fn).__name__}.", at=frames.describe(frames.user_where()),
+                f"{rewrite.name} needs a function, not {type(fn).__name__}.",
+                at=frames.describe(frames.user_where()),
                 fix=f"wichi.{rewrite.name}(f)(x), not wichi.{rewrite.name}(f(x))",
-            )  # fmt: skip
+            )
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
         self._rewrite = rewrite
@@ -114,7 +116,8 @@ class Transformed(Generic[P, R]):
         try:
             leaves, treedef = pytree.flatten((args, kwargs))
             found = self.find(leaves, treedef)
-            return pytree.unflatten(found.out_tree, found(leaves))
+            answer: R = pytree.unflatten(found.out_tree, found(leaves))
+            return answer
         except WichiError as error:
             raise error.with_traceback(_users_part(error.__traceback__)) from None
 
@@ -257,7 +260,7 @@ def _explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> 
                 f"The argument {name} is {type(x).__name__}, not an array or a number.",
                 at=frames.describe(frames.user_where()),
                 because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
-                fix=f"give it to the function by closure or functools.partial, or make it numbers: np.asarray({name}, float)",
+                fix="give it to the function by closure or functools.partial, or make it numbers",
             ) from None
     raise AssertionError("no leaf is at fault")
 
@@ -279,5 +282,6 @@ def _check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> N
         except TypeError:
             raise ArgumentError(
                 f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
-                because="a compiled function can only return trees of arrays", fix="return it from outside the function",
-            ) from None  # fmt: skip
+                because="a compiled function can only return trees of arrays",
+                fix="return it from outside the function",
+            ) from None

@@ -129,7 +129,7 @@ class ShapeError(WichiError, ValueError):
 
 
 class ArgumentError(WichiError, ValueError, TypeError):
-    """An argument outside what the function accepts: argnums out of range, leaves that are no arrays, trees that differ.
+    """An argument that the function cannot take: argnums out of range, leaves that are no arrays, trees that differ.
 
     >>> wichi.grad(lambda x: x**2, argnums=1)(2.0)  # fails: there is one argument
     >>> wichi.grad(lambda x: x**2, argnums=0)(2.0)  # works

@@ -1,4 +1,4 @@
-"""Trees of arrays: dict, list, tuple, NamedTuple, dataclass, ``None`` and registered classes. The one importer of optree.
+"""Trees of arrays: dict, list, tuple, NamedTuple, dataclass, ``None`` and registered classes (through optree).
 
 ``None`` is an empty subtree, dicts keep the order of their sorted keys, and the fields of a dataclass are children
 unless marked ``static()``, as optree and JAX have it.
@@ -35,10 +35,17 @@ def register(
     flatten: Callable[[T], tuple[Sequence[Any], Hashable, Sequence[str]]],
     unflatten: Callable[[Hashable, Sequence[Any]], T],
 ) -> type[T]:
-    """Make ``cls`` an inner node: ``flatten(x) -> (children, static, field names)``, ``unflatten(static, children) -> x``."""
+    """Make ``cls`` an inner node of trees.
+
+    ``flatten(x)`` answers its children, a hashable static part and the children's names; ``unflatten`` takes the static
+    part and new children.
+    """
+    node_class: Any = cls  # optree's hints ask for collections; any class will do
+    node_flatten: Any = flatten
+    node_unflatten: Any = unflatten
     optree.register_pytree_node(
-        cls, flatten, unflatten, path_entry_type=optree.GetAttrEntry, namespace=_NAMESPACE  # type: ignore[arg-type]
-    )  # fmt: skip
+        node_class, node_flatten, node_unflatten, path_entry_type=optree.GetAttrEntry, namespace=_NAMESPACE
+    )
     return cls
 
 

@@ -154,7 +154,9 @@ def needs_memory_of(data: Array, steps: Iterable[Step]) -> bool:
 _AUGMENTED = re.compile(r"^\s*(?P<target>[\w.\[\]]+)\s*(?P<op>[-+*/])=\s*(?P<value>.+?)\s*(#.*)?$")
 
 
-def refuse(label: str, aval: Aval, made: Where | None, buffer: Buffer, op: str, used: Where | None, why: str) -> NoReturn:
+def refuse(
+    label: str, aval: Aval, made: Where | None, buffer: Buffer, op: str, used: Where | None, why: str
+) -> NoReturn:
     """Raise W301: names the line of the change and the line of the operation."""
     import linecache
 

@@ -56,6 +56,7 @@ class _Differentiate:
         gradient = pytree.unflatten(grad_tree, bars)
         answer: Any = gradient
         if self.has_aux:
+            assert aux_tree is not None
             extras = pytree.unflatten(aux_tree, aux)
             answer = ((value, extras), gradient) if self.name == "value_and_grad" else (gradient, extras)
         elif self.name == "value_and_grad":
@@ -78,19 +79,25 @@ def _scalar_result(kind: _Differentiate, graph: Graph, signature: Signature) -> 
     else:
         if out_tree.num_leaves != 1:
             raise NonScalarError(
-                f"{kind.name} needs a scalar; {name} returned a tree of {out_tree.num_leaves} values.", at=at,
+                f"{kind.name} needs a scalar; {name} returned a tree of {out_tree.num_leaves} values.",
+                at=at,
                 fix=f"return one number, or wichi.{kind.name}({name}, has_aux=True) if it returns (value, extras)",
-            )  # fmt: skip
+            )
         aux_tree = None
     aval = graph.outs[0].aval
     if aval.shape:
         raise NonScalarError(
-            f"{kind.name} needs a scalar; {name} returned {aval}.", at=at,
+            f"{kind.name} needs a scalar; {name} returned {aval}.",
+            at=at,
             fix=f"reduce it, for instance with .sum() or .mean(), or use wichi.vjp({name}, ...)",
-        )  # fmt: skip
+        )
     if aval.dtype.kind != "f":
-        raise DtypeError(f"{kind.name} needs a float; {name} returned {aval}.", at=at,
-                         because="integers and bools have no derivative", fix="compute the result in floats")  # fmt: skip
+        raise DtypeError(
+            f"{kind.name} needs a float; {name} returned {aval}.",
+            at=at,
+            because="integers and bools have no derivative",
+            fix="compute the result in floats",
+        )
     return aux_tree
 
 
@@ -103,9 +110,10 @@ def _wrt(kind: _Differentiate, graph: Graph, signature: Signature) -> tuple[list
     for number in numbers:
         if not -len(arguments) <= number < len(arguments):
             raise ArgumentError(
-                f"argnums={number}, but {name} was called with {len(arguments)} positional argument(s).", at=at,
+                f"argnums={number}, but {name} was called with {len(arguments)} positional argument(s).",
+                at=at,
                 because="argnums counts positional arguments from 0",
-            )  # fmt: skip
+            )
         number %= len(arguments)
         first = sum(a.num_leaves for a in arguments[:number])
         wrt += range(first, first + arguments[number].num_leaves)
@@ -113,9 +121,10 @@ def _wrt(kind: _Differentiate, graph: Graph, signature: Signature) -> tuple[list
         if graph.ins[i].aval.dtype.kind != "f":
             leaf = graph.in_names[i]
             raise DtypeError(
-                f"{kind.name} of {name}: the argument {leaf} is {graph.ins[i].aval}; integers have no derivative.", at=at,
+                f"{kind.name} of {name}: the argument {leaf} is {graph.ins[i].aval}; integers have no derivative.",
+                at=at,
                 fix=f"make it a float ({leaf} = np.asarray({leaf}, float)), or leave it out of argnums",
-            )  # fmt: skip
+            )
     trees = [
         pytree.unflatten(arguments[n % len(arguments)], [0] * arguments[n % len(arguments)].num_leaves) for n in numbers
     ]
@@ -260,8 +269,9 @@ def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[A
         if len(children) != 2:
             raise ArgumentError(
                 "The function must return a pair (result, aux) under has_aux=True.",
-                at=frames.describe(frames.user_where()), fix="return result, anything_else",
-            )  # fmt: skip
+                at=frames.describe(frames.user_where()),
+                fix="return result, anything_else",
+            )
         main_tree, aux_tree = children
     count = main_tree.num_leaves
     first, second = _derived(found, ("vjp", count), lambda: _halves(graph, count, len(leaves)))
@@ -273,7 +283,8 @@ def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[A
         cts = _fitting("cotangent of vjp", cotangent, main, ["result" + p for p in pytree.paths(main_tree)])
         floats = [_as(c, o.aval) for c, o in zip(cts, graph.outs, strict=False) if o.aval.dtype.kind == "f"]
         bars = _with_zeros([v.aval for v in graph.ins[: len(leaves)]], second([*residuals, *floats]))
-        return pytree.unflatten(pytree.flatten(primals)[1], bars)
+        gradients: tuple[Any, ...] = pytree.unflatten(pytree.flatten(primals)[1], bars)
+        return gradients
 
     return (main, pullback) if aux_tree is None else (main, pullback, pytree.unflatten(aux_tree, outs[count:]))
 
@@ -309,9 +320,10 @@ def _fitting(what: str, given: Any, wanted: Any, names: Sequence[str]) -> list[A
     for name, leaf, model in zip(names, leaves, models, strict=True):
         if leaf_aval(leaf).shape != leaf_aval(model).shape:
             raise ArgumentError(
-                f"The {what}: {leaf_aval(leaf)} was given for {name}, which is {leaf_aval(model)}.", at=at,
+                f"The {what}: {leaf_aval(leaf)} was given for {name}, which is {leaf_aval(model)}.",
+                at=at,
                 because="tangents and cotangents have the shapes of what they belong to",
-            )  # fmt: skip
+            )
     return leaves
 
 

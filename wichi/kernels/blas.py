@@ -38,8 +38,11 @@ def provider() -> Provider:
         found = find()
         if found is not None and _multiplies(found):
             return found
-    raise KernelError("No BLAS was found.", because="neither NumPy's own library nor scipy.linalg.cython_blas offers one",
-                      fix="reinstall numpy and scipy from PyPI")  # fmt: skip
+    raise KernelError(
+        "No BLAS was found.",
+        because="neither NumPy's own library nor scipy.linalg.cython_blas offers one",
+        fix="reinstall numpy and scipy from PyPI",
+    )
 
 
 def _from_numpy() -> Provider | None:

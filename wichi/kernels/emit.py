@@ -363,11 +363,24 @@ class _NestEmitter:
             name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemm"
             kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer()] * 13)
             function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
-            b.call(function, [
-                flag(s.b_t), flag(s.a_t), number(s.n), number(s.m), number(s.k), boxed(real(1.0)),
-                matrix(s.b, s.b_at), number(s.b_lead), matrix(s.a, s.a_at), number(s.a_lead), boxed(real(0.0)),
-                matrix(s.c, s.c_at), number(s.n),
-            ])  # fmt: skip
+            b.call(
+                function,
+                [
+                    flag(s.b_t),
+                    flag(s.a_t),
+                    number(s.n),
+                    number(s.m),
+                    number(s.k),
+                    boxed(real(1.0)),
+                    matrix(s.b, s.b_at),
+                    number(s.b_lead),
+                    matrix(s.a, s.a_at),
+                    number(s.a_lead),
+                    boxed(real(0.0)),
+                    matrix(s.c, s.c_at),
+                    number(s.n),
+                ],
+            )
 
 
 def _extents(s: Statement) -> list[Extent]:

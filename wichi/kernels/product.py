@@ -20,10 +20,22 @@ def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:
         places = [k.index(layout, [*at, zero, zero]) for layout in (a, b, out)]
         k.put(
             Gemm(
-                a.buffer, places[0], k.size(a_lead), a_t, b.buffer, places[1], k.size(b_lead), b_t, out.buffer, places[2],
-                k.size(m), k.size(n), k.size(a.shape[-1]), out.dtype,
+                a.buffer,
+                places[0],
+                k.size(a_lead),
+                a_t,
+                b.buffer,
+                places[1],
+                k.size(b_lead),
+                b_t,
+                out.buffer,
+                places[2],
+                k.size(m),
+                k.size(n),
+                k.size(a.shape[-1]),
+                out.dtype,
             )
-        )  # fmt: skip
+        )
 
 
 def fits_blas(layout: Layout) -> bool:

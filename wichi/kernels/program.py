@@ -97,7 +97,9 @@ def _failed(eqn: Eqn) -> None:
     if eqn.prim.name in ("gather", "scatter_add"):
         axis = eqn.ins[0].aval.shape if eqn.prim.name == "gather" else eqn.params["shape"]
         raise IndexRangeError(
-            f"An index is outside its axis: the array has shape {axis}.", at=where,
-            because="an index i of an axis of n must satisfy -n <= i < n", fix="clip it first, for instance np.clip(i, 0, n - 1)",
-        )  # fmt: skip
+            f"An index is outside its axis: the array has shape {axis}.",
+            at=where,
+            because="an index i of an axis of n must satisfy -n <= i < n",
+            fix="clip it first, for instance np.clip(i, 0, n - 1)",
+        )
     raise KernelError(f"{eqn.prim.name} reported a failure.", at=where)

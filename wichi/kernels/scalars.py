@@ -81,8 +81,11 @@ def compute(
 
 
 def _filled(kind: Any, number: float) -> Any:
-    return [number if not isinstance(kind.element, ir.IntType) else int(number)] * kind.count if isinstance(
-        kind, ir.VectorType) else number  # fmt: skip
+    return (
+        [number if not isinstance(kind.element, ir.IntType) else int(number)] * kind.count
+        if isinstance(kind, ir.VectorType)
+        else number
+    )
 
 
 def _number(like: Any, number: float) -> Any:

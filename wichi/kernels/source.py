@@ -63,18 +63,18 @@ def erf(x):
 
     return erf(x)
 '''
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "and": "&",
-          "or": "|", "xor": "^"}  # fmt: skip
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+    "and": "&", "or": "|", "xor": "^",
+}  # fmt: skip
 _CALLS = {
-    "select": "where",
-    "mod": "np.mod",
-    "floordiv": "np.floor_divide",
-    "pow": "np.power",
-    "div": "np.divide",
+    "select": "where", "mod": "np.mod", "floordiv": "np.floor_divide", "pow": "np.power", "div": "np.divide",
     "erf": "erf",
-}
-_COMBINE = {"add": "np.add", "mul": "np.multiply", "maximum": "np.maximum", "minimum": "np.minimum", "or": "np.logical_or",
-            "and": "np.logical_and"}  # fmt: skip
+}  # fmt: skip
+_COMBINE = {
+    "add": "np.add", "mul": "np.multiply", "maximum": "np.maximum", "minimum": "np.minimum", "or": "np.logical_or",
+    "and": "np.logical_and",
+}  # fmt: skip
 
 
 def source(graph: Graph) -> str:
@@ -246,7 +246,8 @@ def _index(index: Index) -> str:
 
 _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Literal: _PythonWriter.literal, RuntimeScalar: _PythonWriter.runtime_scalar, Compute: _PythonWriter.compute,
-    Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin, Accumulate: _PythonWriter.accumulate,
-    End: _PythonWriter.end, Declare: _PythonWriter.declare, Assign: _PythonWriter.assign, Read: _PythonWriter.read,
-    Check: _PythonWriter.check, Loop: _PythonWriter.loop, Gemm: _PythonWriter.gemm,
+    Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
+    Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end, Declare: _PythonWriter.declare,
+    Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
+    Gemm: _PythonWriter.gemm,
 }  # fmt: skip

@@ -6,10 +6,10 @@ values, ``logsumexp``, ``relu``, ``sigmoid``, ``softplus`` and ``erf``.
 
 from numpy import e, euler_gamma, float32, float64, inf, int32, int64, nan, newaxis, pi
 
-from wichi.numpy import _register  # noqa: F401  (fills the registry)
-from wichi.numpy._creation import *  # noqa: F403
+from wichi.numpy import _register
+from wichi.numpy._creation import *
 from wichi.numpy._indexing import take, take_along_axis
-from wichi.numpy._pointwise import *  # noqa: F403
+from wichi.numpy._pointwise import *
 from wichi.numpy._products import cross, dot, einsum, inner, kron, matmul, norm, outer, tensordot, vdot, vecdot
-from wichi.numpy._reducing import *  # noqa: F403
-from wichi.numpy._shaping import *  # noqa: F403
+from wichi.numpy._reducing import *
+from wichi.numpy._shaping import *

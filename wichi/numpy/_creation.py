@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from wichi.numpy._pointwise import add, multiply
-from wichi.numpy._promote import Array, as_value, aval_of, broadcast_to, cast_to, numpy_first, shape_of
+from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, numpy_first
 from wichi.ops import shaping
-from wichi.trace.primitive import Boxed
+from wichi.trace.primitive import Boxed, aval_of, shape_of
 
 zeros, ones, empty, eye, identity, tri = np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri
 
@@ -80,6 +80,7 @@ def arange(start: Array, stop: Array = None, step: Array = 1, **options: Any) ->
 
     numbers = [None if v is None else concrete(v) for v in (start, stop, step)]
     if numbers[0] is None or (stop is not None and numbers[1] is None) or numbers[2] is None:
-        raise TypeError("np.arange needs plain numbers: its length would depend on input values. "
-                        "fix: start + step * np.arange(n)")  # fmt: skip
+        raise TypeError(
+            "np.arange needs plain numbers: its length would depend on input values. fix: start + step * np.arange(n)"
+        )
     return np.arange(*[n for n in numbers if n is not None], **options)

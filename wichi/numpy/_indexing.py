@@ -7,20 +7,10 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ConditionError, IndexRangeError
-from wichi.numpy._promote import (
-    Array,
-    as_value,
-    aval_of,
-    axis_in,
-    broadcast_to,
-    cast_to,
-    common_shape,
-    numpy_first,
-    shape_of,
-)
+from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, common_shape, numpy_first
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Boxed
+from wichi.trace.primitive import Boxed, aval_of, shape_of
 from wichi.trace.tracer import Tracer, concrete
 
 _I8 = np.dtype("i8")
@@ -86,9 +76,10 @@ def _mask(mask: Array) -> list[Any]:
     if isinstance(mask, Boxed):
         raise ConditionError(
             "A boolean mask that depends on input values gives an array whose shape does too.",
-            at=frames.describe(frames.user_where()), because="shapes must be known while tracing",
+            at=frames.describe(frames.user_where()),
+            because="shapes must be known while tracing",
             fix="keep the shape: np.where(mask, x, 0)",
-        )  # fmt: skip
+        )
     return list(np.nonzero(mask))
 
 
@@ -114,8 +105,11 @@ def _sliced(x: Array, parts: list[Any]) -> tuple[Array, list[int | None]]:
             shape.append(count)
         elif isinstance(part, int):
             if not -n <= part < n:
-                raise IndexRangeError(f"Index {part} is outside an axis of {n}.", at=frames.describe(frames.user_where()),
-                                      because="an index i of an axis of n must satisfy -n <= i < n")  # fmt: skip
+                raise IndexRangeError(
+                    f"Index {part} is outside an axis of {n}.",
+                    at=frames.describe(frames.user_where()),
+                    because="an index i of an axis of n must satisfy -n <= i < n",
+                )
             start.append(part % n)
             step.append(1)
             size.append(1)
@@ -160,8 +154,11 @@ def _check_plain(i: Array, n: int) -> None:
         return
     if i.size and not (-n <= i.min() and i.max() < n):
         bad = i[(i < -n) | (i >= n)].flat[0]
-        raise IndexRangeError(f"Index {bad} is outside an axis of {n}.", at=frames.describe(frames.user_where()),
-                              because="an index i of an axis of n must satisfy -n <= i < n")  # fmt: skip
+        raise IndexRangeError(
+            f"Index {bad} is outside an axis of {n}.",
+            at=frames.describe(frames.user_where()),
+            because="an index i of an axis of n must satisfy -n <= i < n",
+        )
 
 
 @numpy_first(np.take)

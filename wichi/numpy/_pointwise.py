@@ -13,7 +13,6 @@ from wichi.errors import DtypeError
 from wichi.numpy._promote import (
     Array,
     as_value,
-    aval_of,
     cast_to,
     is_boxed,
     numpy_first,
@@ -21,11 +20,11 @@ from wichi.numpy._promote import (
     resolve,
     result_type,
     spread,
-)  # fmt: skip
+)
 from wichi.ops import pointwise as table
 from wichi.ops import shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Primitive
+from wichi.trace.primitive import Primitive, aval_of
 from wichi.trace.tracer import concrete
 
 _ROWS: dict[str, Primitive] = {
@@ -150,9 +149,10 @@ def _integer_power(x: Array, exponent: Any) -> Array:
     if exponent is None:
         raise DtypeError(
             "An integer power with an exponent that depends on input values cannot be traced.",
-            at=frames.describe(frames.user_where()), because="its size decides how many products there are",
+            at=frames.describe(frames.user_where()),
+            because="its size decides how many products there are",
             fix="use floats: np.power(x.astype(float), n)",
-        )  # fmt: skip
+        )
     n = int(exponent)
     if n < 0:
         raise ValueError("Integers to negative integer powers are not allowed.")
@@ -363,8 +363,11 @@ def _float(x: Array) -> Array:
     """A float array or value: integers become float64."""
     x = as_value(x)
     dtype = aval_of(x).dtype
-    return cast_to(x, dtype if dtype.kind == "f" else np.dtype(float)) if is_boxed(x) else (
-        np.asarray(x, dtype if dtype.kind == "f" else float))  # fmt: skip
+    return (
+        cast_to(x, dtype if dtype.kind == "f" else np.dtype(float))
+        if is_boxed(x)
+        else (np.asarray(x, dtype if dtype.kind == "f" else float))
+    )
 
 
 def relu(x: Array) -> Array:

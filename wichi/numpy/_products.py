@@ -16,7 +16,6 @@ from wichi.numpy._indexing import index
 from wichi.numpy._promote import (
     Array,
     as_value,
-    aval_of,
     axes_in,
     axis_in,
     broadcast_to,
@@ -24,11 +23,11 @@ from wichi.numpy._promote import (
     common_shape,
     numpy_first,
     resolve,
-    shape_of,
-)  # fmt: skip
+)
 from wichi.numpy._shaping import diagonal, moveaxis, reshape, stack
 from wichi.ops import products, shaping
 from wichi.trace import frames
+from wichi.trace.primitive import aval_of, shape_of
 
 
 def _operands(x: Array, y: Array) -> tuple[Array, Array]:
@@ -53,8 +52,12 @@ def matmul(x: Array, y: Array) -> Array:
     x, y = _operands(as_value(x), as_value(y))
     a, b = shape_of(x), shape_of(y)
     if not a or not b:
-        raise ShapeError("matmul needs arrays of at least one axis.", at=frames.describe(frames.user_where()),
-                         because=f"the shapes are {a} and {b}", fix="use x * y")  # fmt: skip
+        raise ShapeError(
+            "matmul needs arrays of at least one axis.",
+            at=frames.describe(frames.user_where()),
+            because=f"the shapes are {a} and {b}",
+            fix="use x * y",
+        )
     if a[-1] != b[-2 if len(b) > 1 else 0]:
         raise _mismatch("matmul", x, y, "x @ y.T" if len(a) > 1 and len(b) > 1 and a[-1] == b[-1] else None)
     row, column = len(a) == 1, len(b) == 1
@@ -73,7 +76,7 @@ def _batched(x: Array, y: Array) -> Array:
     """``(..., m, k) @ (..., k, n)`` with the leading axes broadcast; one product where only ``x`` has them."""
     *lead_x, m, k = shape_of(x)
     *lead_y, _, n = shape_of(y)
-    if lead_x and not math.prod(lead_y) != 1 and len(lead_y) <= len(lead_x):
+    if lead_x and math.prod(lead_y) == 1 and len(lead_y) <= len(lead_x):
         flat = products.matmul(shaping.reshape(x, shape=(math.prod(lead_x) * m, k)), shaping.reshape(y, shape=(k, n)))
         return shaping.reshape(flat, shape=(*lead_x, m, n))
     lead = common_shape("matmul", [tuple(lead_x), tuple(lead_y)])
@@ -165,14 +168,16 @@ def einsum(subscripts: str, *operands: Array, **options: Any) -> Array:
         raise TypeError("np.einsum of values inside a transform takes its subscripts as a string")
     values = [v if hasattr(v, "aval") else np.asarray(v) for v in map(as_value, operands)]
     terms, result = _parse(subscripts.replace(" ", ""), values)
-    dtype = rd.np.result_type(*[aval_of(v).dtype for v in values])
+    dtype = np.result_type(*[aval_of(v).dtype for v in values])
     values = [cast_to(v, dtype) for v in values]
     sizes: dict[str, int] = {}
     for term, v in zip(terms, values, strict=True):
         for letter, n in zip(term, shape_of(v), strict=True):
             if sizes.setdefault(letter, n) not in (n, 1) and n != 1:
-                raise ShapeError(f"einsum {subscripts}: {letter!r} stands for {sizes[letter]} and for {n}.",
-                                 at=frames.describe(frames.user_where()))  # fmt: skip
+                raise ShapeError(
+                    f"einsum {subscripts}: {letter!r} stands for {sizes[letter]} and for {n}.",
+                    at=frames.describe(frames.user_where()),
+                )
             sizes[letter] = max(sizes[letter], n) if n else 0
     pairs = [_single(t, v, sizes) for t, v in zip(terms, values, strict=True)]
     while len(pairs) > 1:
@@ -197,8 +202,10 @@ def _parse(subscripts: str, values: Sequence[Array]) -> tuple[list[str], str]:
     spelled = [t.replace("...", names[wide - h :] if h else "") for t, h in zip(terms, hidden, strict=True)]
     for term, v in zip(spelled, values, strict=True):
         if len(term) != len(shape_of(v)):
-            raise ShapeError(f"einsum {subscripts}: the term {term!r} does not fit shape {shape_of(v)}.",
-                             at=frames.describe(frames.user_where()))  # fmt: skip
+            raise ShapeError(
+                f"einsum {subscripts}: the term {term!r} does not fit shape {shape_of(v)}.",
+                at=frames.describe(frames.user_where()),
+            )
     if arrow:
         return spelled, result.replace("...", names)
     letters = "".join(spelled)

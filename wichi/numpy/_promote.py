@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Boxed, Primitive, aval_of, shape_of
-from wichi.trace.tracer import Tracer, supported
+from wichi.trace.tracer import supported
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
+F = TypeVar("F", bound=Callable[..., Any])
 _WEAK = {"f": float, "i": int}
 _resolved: dict[Any, tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]] = {}
 
@@ -37,10 +38,12 @@ def resolve(ufunc: np.ufunc, avals: Sequence[Aval]) -> tuple[tuple[np.dtype[Any]
         if all(isinstance(a, type) for a in asked):  # only Python numbers: they are NumPy's default dtypes
             asked = tuple(a.dtype for a in avals)
         try:
-            *ins, out = ufunc.resolve_dtypes((*asked, None))  # type: ignore[arg-type]
+            *ins, out = ufunc.resolve_dtypes((*asked, None))
         except TypeError as error:
-            raise DtypeError(f"np.{ufunc.__name__} of {', '.join(str(a.dtype) for a in avals)}: {error}",
-                             at=frames.describe(frames.user_where())) from None  # fmt: skip
+            raise DtypeError(
+                f"np.{ufunc.__name__} of {', '.join(str(a.dtype) for a in avals)}: {error}",
+                at=frames.describe(frames.user_where()),
+            ) from None
         for dtype in (*ins, out):
             supported(dtype, f"np.{ufunc.__name__} of {', '.join(str(a.dtype) for a in avals)}")
         found = _resolved[key] = (tuple(ins), out)
@@ -145,8 +148,11 @@ def as_value(x: Any) -> Any:
         dtype = result_type(*parts)
         shape = common_shape("array", [shape_of(p) for p in parts])
         if any(shape_of(p) != shape for p in parts):
-            raise ShapeError(f"The elements of a list have shapes {', '.join(str(shape_of(p)) for p in parts)}.",
-                             at=frames.describe(frames.user_where()), because="an array needs elements of one shape")  # fmt: skip
+            raise ShapeError(
+                f"The elements of a list have shapes {', '.join(str(shape_of(p)) for p in parts)}.",
+                at=frames.describe(frames.user_where()),
+                because="an array needs elements of one shape",
+            )
         rows = [shaping.reshape(np.asarray(cast_to(p, dtype)) if not isinstance(p, Boxed) else cast_to(p, dtype),
                                 shape=(1, *shape)) for p in parts]  # fmt: skip
         return shaping.concatenate(*rows, axis=0)
@@ -165,10 +171,10 @@ def _holds_boxed(x: Any) -> bool:
     return False
 
 
-def numpy_first(function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def numpy_first(function: Any) -> Callable[[F], F]:
     """A public function that NumPy answers itself when no argument is traced; ``function`` is NumPy's."""
 
-    def decorate(ours: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(ours: F) -> F:
         def public(*args: Any, **kwargs: Any) -> Any:
             if _holds_boxed(args) or _holds_boxed(list(kwargs.values())):
                 return ours(*args, **kwargs)
@@ -178,7 +184,7 @@ def numpy_first(function: Any) -> Callable[[Callable[..., Any]], Callable[..., A
         public.__doc__ = ours.__doc__ or _summary(function)
         public.__wrapped__ = ours  # type: ignore[attr-defined]
         public.numpy_function = function  # type: ignore[attr-defined]
-        return public
+        return cast(F, public)
 
     return decorate
 
@@ -187,9 +193,3 @@ def _summary(function: Any) -> str:
     lines = [line.strip() for line in (function.__doc__ or "").splitlines()]
     body = [line for line in lines if line and "(" not in line[:24]]
     return f"{body[0] if body else function.__name__}\n\nAs ``numpy.{function.__name__}``; traced values are accepted."
-
-
-__all__ = [
-    "Array", "Tracer", "as_value", "aval_of", "axes_in", "axis_in", "broadcast_to", "cast_to", "common_shape", "is_boxed",
-    "numpy_first", "pointwise", "resolve", "result_type", "shape_of", "spread",
-]  # fmt: skip

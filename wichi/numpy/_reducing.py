@@ -11,21 +11,11 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import (
-    Array,
-    as_value,
-    aval_of,
-    axes_in,
-    axis_in,
-    broadcast_to,
-    cast_to,
-    numpy_first,
-    shape_of,
-)
+from wichi.numpy._promote import Array, as_value, axes_in, axis_in, broadcast_to, cast_to, numpy_first
 from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Primitive
+from wichi.trace.primitive import Primitive, aval_of, shape_of
 
 
 def _reduced(prim: Primitive, a: Array, axis: Any, keepdims: bool) -> Array:
@@ -48,7 +38,9 @@ def _sum_dtype(a: Array, dtype: Any) -> np.dtype[Any]:
     if dtype is not None:
         return np.dtype(dtype)
     old = aval_of(a).dtype
-    return np.dtype("u8") if old.kind == "u" else np.dtype("i8") if old.kind in "ib" else old
+    if old.kind == "u":
+        return np.dtype(np.uint64)
+    return np.dtype(np.int64) if old.kind in "ib" else np.dtype(old)
 
 
 @numpy_first(np.sum)
@@ -169,9 +161,11 @@ def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Ca
             found = _reduced(prim, a, axis, bool(keepdims))
             return found if _absent(initial) else combine(found, initial)
         raise ShapeError(
-            f"np.{name} of an empty axis: the array has shape {shape}.", at=frames.describe(frames.user_where()),
-            because="nothing has no largest or smallest element", fix=f"np.{name}(x, initial=...)",
-        )  # fmt: skip
+            f"np.{name} of an empty axis: the array has shape {shape}.",
+            at=frames.describe(frames.user_where()),
+            because="nothing has no largest or smallest element",
+            fix=f"np.{name}(x, initial=...)",
+        )
 
     reduce.__name__ = name
     return numpy_first(function)(reduce)

@@ -8,9 +8,10 @@ import numpy as np
 
 from wichi.errors import DtypeError
 from wichi.numpy import _creation, _indexing, _pointwise, _products, _reducing, _shaping
-from wichi.numpy._promote import Array, aval_of, cast_to, shape_of
+from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import registry, supported
 
 _ALIASES = {"absolute": np.abs, "max": np.amax, "min": np.amin, "round": np.around}
@@ -60,29 +61,47 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
             for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)
         }
     )
-    table[np.add, "accumulate"] = lambda a, axis=0, dtype=None: _reducing.cumsum(a, axis, dtype)
+    table[np.add, "accumulate"] = _accumulate
     return table
+
+
+def _accumulate(a: Array, axis: int = 0, dtype: Any = None) -> Array:
+    return _reducing.cumsum(a, axis, dtype)
 
 
 def _swapped(function: Any) -> Any:
     return lambda x, y: function(y, x)
 
 
+def _round(x: Array, n: int | None = None) -> Array:
+    return _pointwise.round(x, n or 0)
+
+
 def _operators() -> dict[str, Any]:
     p = _pointwise
     binary = {
-        "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide, "mod": p.remainder,
-        "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or, "xor": p.bitwise_xor,
-        "divmod": p.divmod,
+        "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide,
+        "mod": p.remainder, "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
+        "xor": p.bitwise_xor, "divmod": p.divmod,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
     table.update({f"__r{n}__": _swapped(f) for n, f in binary.items()})
-    table.update({
-        "__neg__": p.negative, "__pos__": p.positive, "__abs__": p.absolute, "__invert__": p.invert, "__lt__": p.less,
-        "__le__": p.less_equal, "__gt__": p.greater, "__ge__": p.greater_equal, "__getitem__": _indexing.index,
-        "__eq__": lambda x, y: False if y is None else p.equal(x, y), "__ne__": lambda x, y: True if y is None else p.not_equal(x, y),
-        "__round__": lambda x, n=0: p.round(x, n or 0),
-    })  # fmt: skip
+    table.update(
+        {
+            "__neg__": p.negative,
+            "__pos__": p.positive,
+            "__abs__": p.absolute,
+            "__invert__": p.invert,
+            "__lt__": p.less,
+            "__le__": p.less_equal,
+            "__gt__": p.greater,
+            "__ge__": p.greater_equal,
+            "__getitem__": _indexing.index,
+            "__eq__": lambda x, y: False if y is None else p.equal(x, y),
+            "__ne__": lambda x, y: True if y is None else p.not_equal(x, y),
+            "__round__": _round,
+        }
+    )
     return table
 
 
@@ -112,22 +131,35 @@ def _methods() -> dict[str, Any]:
         "argmax": r.argmax, "argmin": r.argmin, "any": r.any, "all": r.all, "cumsum": r.cumsum, "reshape": _reshape,
         "transpose": _transpose, "ravel": s.ravel, "flatten": s.ravel, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
-        "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "conj": _pointwise.conjugate,
-        "conjugate": _pointwise.conjugate, "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x, "ptp": r.ptp,
+        "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
+        "conj": _pointwise.conjugate, "conjugate": _pointwise.conjugate,
+        "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x,
     }  # fmt: skip
     return table
+
+
+def _zero_times(x: Array, y: Array, logarithm: Any, safe: float) -> Array:
+    """``x * logarithm(y)``, and 0 where x is 0 unless y is nan; ``safe`` is where the logarithm is finite."""
+    p = _pointwise
+    zero = p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y)))
+    return p.where(zero, 0.0, p.multiply(x, logarithm(p.where(zero, safe, y))))
 
 
 def _scipy_special() -> dict[str, Any]:
     """SciPy's ufuncs by name: they are found when the user has imported them, and need not be imported here."""
     p = _pointwise
     return {
-        "erf": p.erf, "expit": p.sigmoid, "exp2": p.exp2, "expm1": p.expm1, "log1p": p.log1p, "cbrt": p.cbrt,
+        "erf": p.erf,
+        "expit": p.sigmoid,
+        "exp2": p.exp2,
+        "expm1": p.expm1,
+        "log1p": p.log1p,
+        "cbrt": p.cbrt,
         "logit": lambda x: p.subtract(p.log(x), p.log1p(p.negative(x))),
-        "xlogy": lambda x, y: p.where(p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y))), 0.0, p.multiply(x, p.log(p.where(p.equal(x, 0), 1.0, y)))),
-        "xlog1py": lambda x, y: p.where(p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y))), 0.0, p.multiply(x, p.log1p(p.where(p.equal(x, 0), 0.0, y)))),
+        "xlogy": lambda x, y: _zero_times(x, y, p.log, 1.0),
+        "xlog1py": lambda x, y: _zero_times(x, y, p.log1p, 0.0),
         "log_expit": lambda x: p.negative(p.softplus(p.negative(x))),
-    }  # fmt: skip
+    }
 
 
 registry.add(registry.functions, _array_functions() | _methods_of_ufuncs())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,6 @@ from wichi.numpy._indexing import index
 from wichi.numpy._promote import (
     Array,
     as_value,
-    aval_of,
     axes_in,
     axis_in,
     broadcast_to,
@@ -23,10 +23,10 @@ from wichi.numpy._promote import (
     is_boxed,
     numpy_first,
     result_type,
-    shape_of,
-)  # fmt: skip
+)
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.primitive import aval_of, shape_of
 
 
 @numpy_first(np.reshape)
@@ -41,9 +41,10 @@ def reshape(a: Array, shape: Any, order: str = "C") -> Array:
     fits = wanted.count(-1) <= 1 and (known == size if -1 not in wanted else known and size % known == 0)
     if not fits:
         raise ShapeError(
-            f"An array of shape {shape_of(a)} cannot be reshaped to {wanted}.", at=frames.describe(frames.user_where()),
+            f"An array of shape {shape_of(a)} cannot be reshaped to {wanted}.",
+            at=frames.describe(frames.user_where()),
             because=f"it has {size} elements",
-        )  # fmt: skip
+        )
     return shaping.reshape(a, shape=tuple(size // known if n == -1 else n for n in wanted))
 
 
@@ -153,8 +154,9 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None) -> Array:
     ):
         raise ShapeError(
             f"concatenate along axis {axis}: the shapes {', '.join(map(str, shapes))} do not fit.",
-            at=frames.describe(frames.user_where()), because="all other axes must have equal sizes",
-        )  # fmt: skip
+            at=frames.describe(frames.user_where()),
+            because="all other axes must have equal sizes",
+        )
     return shaping.concatenate(*parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
@@ -166,8 +168,11 @@ def stack(arrays: Any, axis: int = 0) -> Array:
     parts = _joined("stack", arrays)
     shapes = {shape_of(p) for p in parts}
     if len(shapes) > 1:
-        raise ShapeError(f"stack of shapes {', '.join(map(str, shapes))}.", at=frames.describe(frames.user_where()),
-                         because="all arrays must have one shape")  # fmt: skip
+        raise ShapeError(
+            f"stack of shapes {', '.join(map(str, shapes))}.",
+            at=frames.describe(frames.user_where()),
+            because="all arrays must have one shape",
+        )
     ndim = len(shape_of(parts[0])) + 1
     return concatenate([expand_dims(p, axis_in(axis, ndim)) for p in parts], axis_in(axis, ndim))
 
@@ -232,7 +237,7 @@ def array_split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Arr
         borders = [0, *(int(i) for i in indices_or_sections), n]
     axis = axis_in(axis, len(shape_of(ary)))
     lead = (slice(None),) * axis
-    return [index(ary, (*lead, slice(a, b))) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    return [index(ary, (*lead, slice(a, b))) for a, b in itertools.pairwise(borders)]
 
 
 @numpy_first(np.split)
@@ -354,15 +359,15 @@ def _no_more(options: dict[str, Any]) -> None:
         raise TypeError(f"np.pad of a value inside a transform does not take {', '.join(options)}")
 
 
-# --- diagonals ---------------------------------------------------------------------------------------------------------
+# --- diagonals -----------------------------------------------------------------------------------------------------
 @numpy_first(np.tril)
 def tril(m: Array, k: int = 0) -> Array:
-    return _triangle(m, np.tri(*shape_of(m)[-2:], k=k, dtype=bool))
+    return _triangle(m, np.tri(shape_of(m)[-2], shape_of(m)[-1], k, dtype=bool))
 
 
 @numpy_first(np.triu)
 def triu(m: Array, k: int = 0) -> Array:
-    return _triangle(m, ~np.tri(*shape_of(m)[-2:], k=k - 1, dtype=bool))
+    return _triangle(m, ~np.tri(shape_of(m)[-2], shape_of(m)[-1], k - 1, dtype=bool))
 
 
 def _triangle(m: Array, keep: np.ndarray[Any, Any]) -> Array:

@@ -28,8 +28,10 @@ sub = elementwise("sub", np.subtract, (ONE, -1), arity=2, dtypes="fei", simplify
 mul = elementwise(
     "mul", np.multiply, (lambda out, x, y: y, lambda out, x, y: x), arity=2, dtypes="feib", simplify=algebra.mul
 )
-div = elementwise("div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out / y), arity=2, domain=(0.5, 2.0), dtypes="fe",
-                  simplify=algebra.div)  # fmt: skip
+div = elementwise(
+    "div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out / y),
+    arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.div,
+)  # fmt: skip
 neg = elementwise("neg", np.negative, (-1,), dtypes="fei", simplify=algebra.neg)
 # Piecewise constant: the derivative is 0 wherever it exists. At its jumps it is 0 too.
 floordiv = elementwise("floordiv", np.floor_divide, (ZERO, ZERO), arity=2, domain=(0.5, 2.0), dtypes="fei")

@@ -36,6 +36,10 @@ def vmap(graph: Graph, batched: Sequence[bool], size: int) -> Graph:
     def walk(*values: Any) -> list[Any]:
         return [v if b else lead(v, size) for v, b in vmap_values(graph, values, batched, size)]
 
-    return stage_graph(walk, [
-        v.aval._replace(shape=(size, *v.aval.shape)) if b else v.aval for v, b in zip(graph.ins, batched, strict=True)
-    ])  # fmt: skip
+    return stage_graph(
+        walk,
+        [
+            v.aval._replace(shape=(size, *v.aval.shape)) if b else v.aval
+            for v, b in zip(graph.ins, batched, strict=True)
+        ],
+    )

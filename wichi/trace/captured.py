@@ -74,9 +74,11 @@ def _of_function(f: FunctionType) -> list[Dependency]:
         module = scope[name]
         if isinstance(module, ModuleType) and _is_users(module):
             inside = vars(module)
-            for attribute in names:
-                if isinstance(inside.get(attribute), FunctionType):
-                    found.append(Dependency(f"{name}.{attribute}", functools.partial(inside.get, attribute, _MISSING)))
+            found += [
+                Dependency(f"{name}.{attribute}", functools.partial(inside.get, attribute, _MISSING))
+                for attribute in names
+                if isinstance(inside.get(attribute), FunctionType)
+            ]
     return found
 
 

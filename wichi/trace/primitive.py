@@ -36,6 +36,11 @@ class Boxed:
         raise NotImplementedError
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """``prim`` on ``args``, of which this is the innermost box."""
+        raise NotImplementedError
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The numbers of an eager value; traced ones have none."""
         raise NotImplementedError
 
 
@@ -173,14 +178,26 @@ def elementwise(
         return k.compute(name, *scalars)
 
     def draw(rng: np.random.Generator) -> list[tuple[list[Any], dict[str, Any]]]:
-        return [([sample(rng, shape, kind, domain) for _ in range(arity)], {})
-                for kind in dtypes for shape in ((3, 5), (17,), (), (2, 0))]  # fmt: skip
+        return [
+            ([sample(rng, shape, kind, domain) for _ in range(arity)], {})
+            for kind in dtypes
+            for shape in ((3, 5), (17,), (), (2, 0))
+        ]
 
     return Primitive(
-        name, type=type or same, impl=impl, batch=_batch_pointwise, kernel=Pointwise(kernel or by_name),
-        partials=(partials,) if callable(partials) else partials, jvp=jvp, transpose=transpose, differentiable=bool(partials or jvp or transpose),
-        simplify=simplify, samples=samples or draw, pointwise=True,
-    )  # fmt: skip
+        name,
+        type=type or same,
+        impl=impl,
+        batch=_batch_pointwise,
+        kernel=Pointwise(kernel or by_name),
+        partials=(partials,) if callable(partials) else partials,
+        jvp=jvp,
+        transpose=transpose,
+        differentiable=bool(partials or jvp or transpose),
+        simplify=simplify,
+        samples=samples or draw,
+        pointwise=True,
+    )
 
 
 def sample(

@@ -88,7 +88,7 @@ def _quote(label: str) -> str:
 
 
 def dot(graph: Graph) -> str:
-    """Graphviz source: a node an equation, with shape, dtype and the user's line; the backward part in its own colour."""
+    """Graphviz source: a node an equation, with its type and the user's line; the backward part in its own colour."""
     name = Names(graph)
     lines = [
         "digraph wichi {",
@@ -113,9 +113,7 @@ def dot(graph: Graph) -> str:
         label = "\n".join(x for x in (head, str(eqn.outs[0].aval), part + _line(eqn.where)) if x)
         colour = _BACKWARD if _is_backward(eqn) else _FORWARD
         lines.append(f"  eqn{i} [label={_quote(label)}, fillcolor={_quote(colour)}];")
-        for atom in eqn.ins:
-            if atom in made_by:
-                lines.append(f"  {made_by[atom]} -> eqn{i};")
+        lines += [f"  {made_by[atom]} -> eqn{i};" for atom in eqn.ins if atom in made_by]
         made_by.update((out, f"eqn{i}") for out in eqn.outs)
     for i, atom in enumerate(graph.outs):
         label = _quote(f"result {i}\n{atom.aval}" if atom in made_by else f"result {i}\n{name(atom)}")
@@ -146,10 +144,11 @@ def svg(source: str) -> str:
     program = shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=sysconfig.get_path("scripts"))
     if program is None:
         raise DrawError(
-            "No program that lays out graphs was found.", because="neither `dot` nor `graphviz-pure` is on the PATH",
-            fix="install Graphviz (https://graphviz.org/download), or: pip install graphviz-pure. The text needs neither: "
-                "graph.dot()",
-        )  # fmt: skip
+            "No program that lays out graphs was found.",
+            because="neither `dot` nor `graphviz-pure` is on the PATH",
+            fix="install Graphviz (https://graphviz.org/download), or: pip install graphviz-pure "
+            "(the text needs neither: graph.dot())",
+        )
     done = subprocess.run(
         [program, "-Tsvg"], input=source, capture_output=True, text=True, encoding="utf-8", check=False
     )

@@ -54,9 +54,9 @@ class Registry:
         if method != "__call__":
             return self.functions.get((ufunc, method))
         known = self.functions.get(ufunc)
-        if known is None and sys.modules.get("scipy.special") is not None:
-            if getattr(sys.modules["scipy.special"], ufunc.__name__, None) is ufunc:
-                return self.functions.get(("scipy.special", ufunc.__name__))
+        special = sys.modules.get("scipy.special")
+        if known is None and special is not None and getattr(special, ufunc.__name__, None) is ufunc:
+            return self.functions.get(("scipy.special", ufunc.__name__))
         return known
 
 
@@ -99,7 +99,7 @@ class Trace:
                 return x.atom
             return self._capture(x)
         if isinstance(x, Boxed):  # an eager Tensor: read by its data
-            x = x.data  # type: ignore[attr-defined]
+            x = x.array()
         if isinstance(x, np.ndarray):
             if x.dtype not in _SUPPORTED:
                 supported(x.dtype)
@@ -176,14 +176,16 @@ class Tracer(Boxed):
             return self.atom.value
         if self.trace.concretise is not None:
             return self.trace.concretise(self.atom)
-        _needs_value(self, need)
+        return _needs_value(self, need)
 
     def __bool__(self) -> bool:
         if self.aval.size != 1:
             raise ConditionError(
                 f"The truth of an array of shape {self.aval.shape} is ambiguous.",
-                at=frames.describe(frames.user_where()), value=_made(self), fix="use .any() or .all()",
-            )  # fmt: skip
+                at=frames.describe(frames.user_where()),
+                value=_made(self),
+                fix="use .any() or .all()",
+            )
         return bool(self._concrete("condition"))
 
     def __int__(self) -> int:
@@ -197,7 +199,7 @@ class Tracer(Boxed):
     def __float__(self) -> float:
         if type(self.atom) is Const:
             return float(self.atom.value)
-        _needs_plain(self)
+        return _needs_plain(self)
 
     def __complex__(self) -> complex:
         _needs_plain(self)
@@ -326,9 +328,12 @@ def _needs_value(x: Tracer, need: str) -> NoReturn:
         what = f"`{text}` needs an integer, but it depends on input values."
         fix = "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure)"
     raise ConditionError(
-        what, at=frames.describe(frames.user_where()), value=_made(x),
-        because=f"inside {x.trace.name} the value is not known yet when Python asks for it", fix=fix,
-    )  # fmt: skip
+        what,
+        at=frames.describe(frames.user_where()),
+        value=_made(x),
+        because=f"inside {x.trace.name} the value is not known yet when Python asks for it",
+        fix=fix,
+    )
 
 
 def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
@@ -341,25 +346,32 @@ def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         target = text.split("[")[0].strip() or "the array"
         raise PlainArrayWriteError(
             f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
-            at=at, value=value, because="a NumPy array holds numbers, not values still to be computed",
+            at=at,
+            value=value,
+            because="a NumPy array holds numbers, not values still to be computed",
             fix=f"collect the elements and build it at once: {target} = wichi.numpy.stack([...])",
-        )  # fmt: skip
+        )
     if array:
         inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
         what = "stack" if inside.startswith("[") else "array"
         raise PlainArrayError(
-            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.", at=at, value=value,
+            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
+            at=at,
+            value=value,
             because="NumPy would turn them into plain numbers",
             fix=f"np.stack({inside})" if what == "stack" else f"use {inside} itself, or wichi.numpy.array({inside})",
-        )  # fmt: skip
+        )
     function = text.split("(")[0] or "float"
     inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"
     fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
         f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
     raise PlainFloatError(
         f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
-        at=at, value=value, because="a Python float is a number, not a value still to be computed", fix=fix,
-    )  # fmt: skip
+        at=at,
+        value=value,
+        because="a Python float is a number, not a value still to be computed",
+        fix=fix,
+    )
 
 
 _FROM_MATH = {
@@ -385,8 +397,10 @@ for _name in itertools.chain(_OTHERS, _BINARY, (f"r{n}" for n in _BINARY)):
 def _getattr(self: Boxed, name: str) -> Any:
     found = registry.methods.get(name)
     if found is None:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; arrays inside transforms offer "
-                             f"{', '.join(n for n in registry.methods if not n.startswith('_'))}")  # fmt: skip
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}; arrays inside transforms offer "
+            f"{', '.join(n for n in registry.methods if not n.startswith('_'))}"
+        )
     return found(self) if name in _PROPERTIES else found.__get__(self)
 
 
@@ -398,9 +412,10 @@ def _setitem(self: Boxed, index: Any, value: Any) -> NoReturn:
     target = ((frames.segment(frame) if frame else None) or "x[i]").split("[")[0]
     raise PlainArrayWriteError(
         f"`{target}` is a value inside a transform and cannot be written in place.",
-        at=frames.describe(frames.user_where()), because="its derivative needs the old value",
+        at=frames.describe(frames.user_where()),
+        because="its derivative needs the old value",
         fix=f"{target} = np.where(mask, new, {target})",
-    )  # fmt: skip
+    )
 
 
 def _len(self: Boxed) -> int:
