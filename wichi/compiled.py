@@ -108,7 +108,8 @@ class Transformed(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
         self._rewrite = rewrite
-        self._name = getattr(fn, "__name__", type(fn).__name__)
+        name = getattr(fn, "__name__", type(fn).__name__)
+        self._name = "f" if name == "<lambda>" else name
         self._traces = _table(fn, rewrite)
         self._dependencies: list[Dependency] | None = None
 
@@ -118,8 +119,11 @@ class Transformed(Generic[P, R]):
             found = self.find(leaves, treedef)
             answer: R = pytree.unflatten(found.out_tree, found(leaves))
             return answer
-        except WichiError as error:
-            raise error.with_traceback(_users_part(error.__traceback__)) from None
+        except Exception as error:
+            ours = _ours(error)
+            if ours is None:
+                raise
+            raise ours.with_traceback(_users_part(ours.__traceback__)) from None
 
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {self._name}>"
@@ -211,6 +215,13 @@ class Transformed(Generic[P, R]):
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost))
         return CompiledTrace(Runnable(graph), tree, depends_on, traced.captured)
+
+
+def _ours(error: BaseException | None) -> WichiError | None:
+    """The error of ours that this is, or that NumPy wrapped: ``a[0] = t`` ends in a ValueError caused by ours."""
+    while error is not None and not isinstance(error, WichiError):
+        error = error.__cause__
+    return error
 
 
 def _users_part(traceback: types.TracebackType | None) -> types.TracebackType | None:

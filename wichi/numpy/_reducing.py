@@ -36,7 +36,8 @@ def _plain_options(name: str, **options: Any) -> None:
 def _sum_dtype(a: Array, dtype: Any) -> np.dtype[Any]:
     """Small integers and bools are summed as int64 (unsigned: uint64), as NumPy does."""
     if dtype is not None:
-        return np.dtype(dtype)
+        asked: np.dtype[Any] = np.dtype(dtype)
+        return asked
     old = aval_of(a).dtype
     if old.kind == "u":
         return np.dtype(np.uint64)

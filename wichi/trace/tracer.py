@@ -300,7 +300,7 @@ def _nearest(name: str) -> str:
     import difflib
 
     known = {getattr(f, "__name__", "") for f in registry.functions}
-    return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2))
+    return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2, cutoff=0.75))
 
 
 def _made(x: Tracer) -> str:
@@ -353,13 +353,17 @@ def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         )
     if array:
         inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
-        what = "stack" if inside.startswith("[") else "array"
+        maker = text.split("(")[0]
+        if maker.endswith(("array", "asanyarray")):
+            fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
+        else:
+            fix = f"{maker or 'f'}(np.stack({inside}))"
         raise PlainArrayError(
             f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
             at=at,
             value=value,
             because="NumPy would turn them into plain numbers",
-            fix=f"np.stack({inside})" if what == "stack" else f"use {inside} itself, or wichi.numpy.array({inside})",
+            fix=fix,
         )
     function = text.split("(")[0] or "float"
     inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"

@@ -1,0 +1,242 @@
+"""Errors are ours, name the user's line, are short, hide our frames, and the fix they print runs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+import pytest
+
+import wichi
+from wichi import errors
+
+X = np.array([0.5, 1.5, 2.5])
+
+
+def condition(x: Any) -> Any:
+    return x.sum() if x.sum() > 0 else 0.0
+
+
+def condition_mended(x: Any) -> Any:
+    return np.where(x.sum() > 0, x.sum(), 0.0)
+
+
+def integer(x: Any) -> Any:
+    return x[int(x[0])]
+
+
+def integer_mended(x: Any) -> Any:
+    return x[len(x) - 1]
+
+
+def math_function(x: Any) -> Any:
+    return math.exp(x[0])
+
+
+def math_function_mended(x: Any) -> Any:
+    return np.exp(x[0])
+
+
+def float_of(x: Any) -> Any:
+    return float(x[0]) * 2
+
+
+def float_of_mended(x: Any) -> Any:
+    return x[0] * 2
+
+
+def store_element(x: Any) -> Any:
+    a = np.zeros(2)
+    a[0] = x[0]
+    return a.sum()
+
+
+def store_element_mended(x: Any) -> Any:
+    a = wichi.numpy.stack([x[0], 0.0])
+    return a.sum()
+
+
+def store_slice(x: Any) -> Any:
+    a = np.zeros(3)
+    a[:] = x
+    return a.sum()
+
+
+def store_slice_mended(x: Any) -> Any:
+    return x.sum()
+
+
+def add_in_place(x: Any) -> Any:
+    a = np.zeros(3)
+    a += x
+    return a.sum()
+
+
+def add_in_place_mended(x: Any) -> Any:
+    a = np.zeros(3)
+    a = a + x
+    return a.sum()
+
+
+def list_of(x: Any) -> Any:
+    return np.array([x[0], x[1]]).sum()
+
+
+def list_of_mended(x: Any) -> Any:
+    return np.stack([x[0], x[1]]).sum()
+
+
+def mean_of_list(x: Any) -> Any:
+    return np.mean([x[0], x[1]])
+
+
+def mean_of_list_mended(x: Any) -> Any:
+    return np.mean(np.stack([x[0], x[1]]))
+
+
+def unknown_function(x: Any) -> Any:
+    return np.unwrap(x).sum()
+
+
+def unused(x: Any) -> Any:
+    return np.sum(np.ones(3))
+
+
+def not_scalar(x: Any) -> Any:
+    return x * 2
+
+
+def not_scalar_mended(x: Any) -> Any:
+    return (x * 2).sum()
+
+
+CASES = [
+    (condition, "W101", "np.where(x.sum() > 0, if_true, if_false)", condition_mended),
+    (integer, "W101", "a plain Python argument", integer_mended),
+    (math_function, "W102", "np.exp(x[0])", math_function_mended),
+    (float_of, "W102", "leave `x[0]` as it is", float_of_mended),
+    (store_element, "W103", "a = wichi.numpy.stack([...])", store_element_mended),
+    (store_slice, "W103", "build it at once", store_slice_mended),
+    (add_in_place, "W103", "a = a + x", add_in_place_mended),
+    (list_of, "W104", "np.stack([x[0], x[1]])", list_of_mended),
+    (mean_of_list, "W104", "np.mean(np.stack([x[0], x[1]]))", mean_of_list_mended),
+    (unknown_function, "W201", "functions that wichi.numpy has", None),
+    (unused, "W202", "allow_unused=True", None),
+    (not_scalar, "W203", ".sum()", not_scalar_mended),
+]
+
+
+@pytest.mark.parametrize(("function", "code", "fix", "mended"), CASES, ids=[c[0].__name__ for c in CASES])
+def test_message_and_fix(function: Any, code: str, fix: str, mended: Any) -> None:
+    with pytest.raises(wichi.WichiError) as caught:
+        wichi.grad(function)(X)
+    message = str(caught.value)
+    assert message.startswith(f"[{code}]")
+    assert fix in caught.value.fix
+    assert "test_errors.py:" in caught.value.at
+    assert len(message.splitlines()) <= 12
+    assert "racer" not in message
+    assert "@jit" not in message
+    if code not in ("W202", "W203"):  # those two are about the whole call: the line is the caller's
+        first = function.__code__.co_firstlineno
+        line = int(caught.value.at.split("test_errors.py:")[1].split(" ")[0])
+        assert first < line <= first + len(inspect.getsource(function).splitlines())
+    frames = [f.filename for f in traceback.extract_tb(caught.value.__traceback__)]
+    assert not any("numba" in f or "/trace/" in f or "/numpy/" in f for f in frames)
+    if mended is not None:
+        assert np.all(np.isfinite(wichi.grad(mended)(X)))
+
+
+def test_unused_may_be_meant() -> None:
+    np.testing.assert_array_equal(wichi.grad(unused, allow_unused=True)(X), np.zeros(3))
+    assert wichi.grad(lambda p: p["a"])({"a": 1.0, "b": 2.0})["b"] == 0.0  # one unused leaf is no error
+    assert wichi.grad(lambda x: wichi.grad(lambda y: x * 1.0)(2.0) + x)(1.0) == 1.0  # nor are inner gradients
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: wichi.grad(np.sum)(np.ones(3) * 1j), errors.DtypeError, "complex128"),
+        (lambda: wichi.grad(np.sum)(np.array(["a"])), errors.DtypeError, "<U1"),
+        (lambda: wichi.jit(np.sum)(np.array([None])), errors.DtypeError, "object"),
+        (lambda: wichi.jit(np.sin)(np.ones(2, np.float16)), errors.DtypeError, "float16"),
+        (lambda: wichi.jit(np.sin)(np.int8(1)), errors.DtypeError, "float16"),
+        (lambda: wichi.jit(lambda x: x.astype(complex))(X), errors.DtypeError, "complex128"),
+        (lambda: wichi.jit(lambda x: x * 1j)(X), errors.DtypeError, "complex128"),
+        (lambda: wichi.grad(np.sum)(np.arange(3)), errors.DtypeError, "i64[3]"),
+        (lambda: wichi.grad(lambda p: np.sum(p["w"][0]))({"w": [X, 3]}), errors.DtypeError, "p['w'][1]"),
+        (lambda: wichi.grad(lambda x: np.argmax(x))(X), errors.DtypeError, "no derivative"),
+        (lambda: wichi.jit(lambda p: p["a"])({"a": 1.0, "act": "relu"}), errors.ArgumentError, "p['act'] is str"),
+        (lambda: wichi.jit(lambda x, f: f(x))(X, np.sin), errors.ArgumentError, "f is ufunc"),
+        (lambda: wichi.jit(lambda x: "text")(X), errors.ArgumentError, "returned str"),
+        (lambda: wichi.grad(np.sum, argnums=3)(X), errors.ArgumentError, "argnums=3"),
+        (lambda: wichi.grad(3.0), errors.ArgumentError, "needs a function"),
+        (lambda: wichi.grad(lambda x: (x, x))(1.0), errors.NonScalarError, "tree of 2"),
+        (lambda: wichi.grad(lambda x: x, has_aux=True)(1.0), errors.ArgumentError, "pair"),
+        (lambda: wichi.jvp(np.sin, (X,), (np.ones(2),)), errors.ArgumentError, "f64[2]"),
+        (lambda: wichi.jvp(np.sin, (X,), ()), errors.ArgumentError, "0 tangents"),
+        (lambda: wichi.vjp(np.sin, X)[1](np.ones(2)), errors.ArgumentError, "f64[2]"),
+        (lambda: wichi.vjp(np.sin, X)[1]((X, X)), errors.ArgumentError, "another structure"),
+        (lambda: wichi.jit(lambda x: x @ x[:2])(X), errors.ShapeError, "(3,) and (2,)"),
+        (lambda: wichi.pytree.tree_map(lambda a, b: a, [1], [1, 2]), errors.ArgumentError, "different structure"),
+    ],
+)
+def test_bad_input(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+def test_escaped_values() -> None:
+    kept: list[Any] = []
+
+    def leak(x: Any) -> Any:
+        y = x * 2
+        kept.append(y)
+        return y
+
+    wichi.grad(leak)(1.0)
+    for use in (
+        lambda: kept[0] + 1,
+        lambda: wichi.grad(lambda x: x * kept[0])(1.0),
+        lambda: float(kept[0]),
+        lambda: bool(kept[0]),
+    ):
+        with pytest.raises(errors.EscapedValueError) as caught:
+            use()
+        assert "y = x * 2" in str(caught.value)
+
+
+def test_debug_finds_the_first_nonfinite_number() -> None:
+    with wichi.debug(nans=True), pytest.raises(errors.NonFiniteError) as caught:
+        wichi.grad(lambda x: np.sum(np.sqrt(x)))(np.array([0.0, 1.0]))
+    assert "backward of" in str(caught.value)
+    assert "np.sqrt" in str(caught.value)
+    assert not np.isfinite(wichi.grad(lambda x: np.sum(np.sqrt(x)))(np.array([0.0, 1.0]))[0])  # without it, values flow
+
+
+def test_internal_frames_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wichi.config, "internal_frames", True)
+    with pytest.raises(wichi.WichiError) as caught:
+        wichi.grad(condition)(X)
+    assert any("/trace/" in f.filename for f in traceback.extract_tb(caught.value.__traceback__))
+
+
+def test_every_error_class_documents_failing_code_and_its_fix() -> None:
+    for cls in vars(errors).values():
+        if isinstance(cls, type) and issubclass(cls, wichi.WichiError) and cls is not wichi.WichiError:
+            assert cls.__doc__
+            assert cls.code.startswith("W")
+    codes = [c.code for c in wichi.WichiError.__subclasses__()]
+    assert len(codes) == len(set(codes))
+
+
+def test_code_without_source_still_gives_our_error() -> None:
+    script = "import numpy as np, wichi\ntry:\n    wichi.grad(lambda x: x if x > 0 else -x)(1.0)\nexcept wichi.WichiError as e:\n    print(e.code)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "W101"
