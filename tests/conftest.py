@@ -1,0 +1,26 @@
+"""Where the real MNIST is, if it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+
+
+def mnist_folder() -> Path | None:
+    """The folder named by WICHI_DATA, or one beside the checkout."""
+    folders = [Path(os.environ["WICHI_DATA"])] if os.environ.get("WICHI_DATA") else []
+    return next((f for f in (*folders, _BESIDE) if (f / "train-images-idx3-ubyte.gz").is_file()), None)
+
+
+@pytest.fixture
+def mnist(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the real MNIST, set as WICHI_DATA; the test is skipped where it is not at hand."""
+    folder = mnist_folder()
+    if folder is None:
+        pytest.skip("the real MNIST is not at hand: set WICHI_DATA to a folder with its four .gz files")
+    monkeypatch.setenv("WICHI_DATA", str(folder))
+    return folder
