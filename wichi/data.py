@@ -137,7 +137,7 @@ def _divided(split: Split, part: float, rng: np.random.Generator) -> tuple[Split
 
 
 def _digits() -> Split:
-    with resources.files("wichi.data_files").joinpath("digits.npz").open("rb") as file:
+    with resources.files("wichi").joinpath("data_files/digits.npz").open("rb") as file:
         stored = np.load(file, allow_pickle=False)
         images, labels = stored["images"], stored["labels"]
     return Split(images.reshape(len(labels), -1) / 16.0, labels.astype(np.int64))

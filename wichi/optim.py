@@ -1,0 +1,147 @@
+"""Optimisers as pairs of functions on trees: ``state = init(params)``, ``params, state = update(grads, state, params)``.
+
+Nothing is changed in place: new parameters and a new state come back, so the pair can stand inside ``wichi.jit``.
+``Stepper`` applies one to the Tensors of an eager model.
+
+>>> adam_ = adam(1e-2)
+>>> state = adam_.init(params)
+>>> grads = wichi.grad(loss)(params, x, y)
+>>> params, state = adam_.update(grads, state, params)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wichi.pytree import leaves, tree_map
+from wichi.tensor import Tensor
+
+Rate = float | Callable[[Any], Any]
+
+
+class Optimizer(NamedTuple):
+    """``init(params) -> state`` and ``update(grads, state, params) -> (new params, new state)``."""
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class State(NamedTuple):
+    """The number of steps done (0-d int64) and the running averages of the method, trees like the parameters."""
+
+    count: Any
+    averages: tuple[Any, ...]
+
+
+def _zeros(params: Any) -> Any:
+    return tree_map(np.zeros_like, params)
+
+
+def _rate(learning_rate: Rate, count: Any) -> Any:
+    return learning_rate(count) if callable(learning_rate) else learning_rate
+
+
+def sgd(learning_rate: Rate) -> Optimizer:
+    """Steepest descent: ``p - rate * g``.
+
+    Args:
+        learning_rate: a number, or a function of the number of steps done.
+
+    >>> params, state = sgd(0.1).update(2.0, sgd(0.1).init(1.0), 1.0)
+    >>> params
+    0.8
+    """
+
+    def init(params: Any) -> State:
+        return State(np.int64(0), ())
+
+    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
+        rate = _rate(learning_rate, state.count)
+        return tree_map(lambda p, g: p - rate * g, params, grads), State(state.count + 1, ())
+
+    return Optimizer(init, update)
+
+
+def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) -> Optimizer:
+    """``v = decay * v + g``; ``p - rate * v``, or with ``nesterov`` ``p - rate * (g + decay * v)``, as PyTorch has it.
+
+    I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
+
+    def init(params: Any) -> State:
+        return State(np.int64(0), (_zeros(params),))
+
+    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
+        rate = _rate(learning_rate, state.count)
+        velocity = tree_map(lambda v, g: decay * v + g, state.averages[0], grads)
+        step = tree_map(lambda v, g: g + decay * v, velocity, grads) if nesterov else velocity
+        return tree_map(lambda p, s: p - rate * s, params, step), State(state.count + 1, (velocity,))
+
+    return Optimizer(init, update)
+
+
+def adam(learning_rate: Rate, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:
+    """D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1."""
+    return adamw(learning_rate, beta1, beta2, epsilon, weight_decay=0.0)
+
+
+def adamw(
+    learning_rate: Rate, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 1e-2
+) -> Optimizer:
+    """Adam with decoupled weight decay: the parameters also shrink by ``rate * weight_decay``.
+
+    I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2 (as in PyTorch, the
+    decay is scaled by the learning rate).
+    """
+
+    def init(params: Any) -> State:
+        return State(np.int64(0), (_zeros(params), _zeros(params)))
+
+    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
+        rate, count = _rate(learning_rate, state.count), state.count + 1
+        first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.averages[0], grads)
+        second = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.averages[1], grads)
+        # Both averages start at zero; dividing by these undoes the bias.
+        bias1, bias2 = 1 - beta1 ** (count * 1.0), 1 - beta2 ** (count * 1.0)
+
+        def moved(p: Any, m: Any, v: Any) -> Any:
+            kept = p * (1 - rate * weight_decay) if weight_decay else p
+            step = rate * (m / _like(bias1, m)) / (np.sqrt(v / _like(bias2, v)) + epsilon)
+            return kept - step
+
+        return tree_map(moved, params, first, second), State(count, (first, second))
+
+    return Optimizer(init, update)
+
+
+def _like(number: Any, beside: Any) -> Any:
+    """A float64 number in the dtype of what it meets, so that float32 parameters stay float32."""
+    return number.astype(beside.dtype) if hasattr(beside, "dtype") else number
+
+
+class Stepper:
+    """An optimiser for the eager loop: changes the arrays of Tensors in place by their ``.grad``.
+
+    >>> optimizer = Stepper(adam(1e-3), mlp.parameters())
+    >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self._update = optimizer.update
+        self._state = optimizer.init([p.data for p in self.parameters])
+
+    def step(self) -> None:
+        """One step along the gradients that the tensors hold now."""
+        old, grads = [p.data for p in self.parameters], [p.grad for p in self.parameters]
+        new, self._state = self._update(grads, self._state, old)
+        for p, data in zip(self.parameters, leaves(new), strict=True):
+            p -= p.data - data  # in place: the model's own array changes, and backward is told
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        for p in self.parameters:
+            p.zero_grad()
