@@ -139,7 +139,7 @@ class Stepper:
         old, grads = [p.data for p in self.parameters], [p.grad for p in self.parameters]
         new, self._state = self._update(grads, self._state, old)
         for p, data in zip(self.parameters, leaves(new), strict=True):
-            p -= p.data - data  # in place: the model's own array changes, and backward is told
+            p.data[...] = data  # in place: the model's own array changes
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

@@ -1,0 +1,80 @@
+"""The same network in wichi (eager and compiled) and in PyTorch, trained side by side: the same losses and weights.
+
+Float64, 200 steps of gradient descent from the same weights on the same batches; equal to 1e-9, norm-wise.
+"""
+
+import os
+
+import numpy as np
+import torch
+
+import wichi
+from wichi import nn
+
+STEPS, RATE, TOLERANCE = 200, 0.05, 1e-9
+
+
+def loss(mlp, x, y):
+    return nn.mean_squared_error(y, mlp(x))
+
+
+def torch_model(mlp):
+    layers = []
+    for layer in mlp.layers:
+        linear = torch.nn.Linear(*layer.w.shape, dtype=torch.float64)
+        linear.weight.data = torch.tensor(layer.w.T.copy())
+        linear.bias.data = torch.tensor(layer.b.copy())
+        layers += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def distance(a, b):
+    a, b = (np.concatenate([np.ravel(x) for x in v]) for v in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def compare(source, dims):
+    data = wichi.DataModule(source, batch_size=32, seed=0)
+    compiled, eager = wichi.MLP(dim=dims, seed=0), wichi.MLP(dim=dims, seed=0)
+    model = torch_model(compiled)
+    step = wichi.jit(lambda p, g: wichi.pytree.tree_map(lambda a, b: a - RATE * b, p, g))
+    gradient = wichi.value_and_grad(loss)
+    losses, batches = [], iter(())
+    for _ in range(STEPS):
+        batch = next(batches, None)
+        if batch is None:
+            batches = data.next_training_batch(arrays=True)
+            batch = next(batches)
+        x, y = batch
+        value, g = gradient(compiled, x, y)
+        compiled = step(compiled, g)
+
+        eager.zero_grad()
+        eager_loss = loss(eager, wichi.Tensor(x), wichi.Tensor(y))
+        eager_loss.backward()
+        for p in eager.parameters():
+            p -= RATE * p.grad
+
+        model.zero_grad()
+        torch_loss = torch.nn.functional.mse_loss(model(torch.tensor(x)), torch.tensor(y))
+        torch_loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= RATE * p.grad
+        losses.append((value, eager_loss.item(), torch_loss.item()))
+
+    theirs = [w for m in model if isinstance(m, torch.nn.Linear) for w in (m.weight.detach().numpy().T, m.bias.detach().numpy())]
+    a, b, c = np.array(losses).T
+    errors = {
+        "compiled losses": distance([a], [c]), "eager losses": distance([b], [c]),
+        "compiled weights": distance(wichi.pytree.leaves(compiled), theirs),
+        "eager weights": distance([p.data for p in eager.parameters()], theirs),
+    }  # fmt: skip
+    print(f"{source}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
+    assert max(errors.values()) < TOLERANCE
+
+
+if __name__ == "__main__":
+    compare("digits", [64, 40, 20, 10])
+    if os.environ.get("WICHI_DATA"):
+        compare("mnist", [784, 200, 80, 40, 10])
