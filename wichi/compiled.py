@@ -23,10 +23,10 @@ from wichi.errors import ArgumentError, DtypeError, WichiError
 from wichi.kernels.program import Executable
 from wichi.kernels.source import source
 from wichi.trace import frames
+from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
-from wichi.trace.primitive import Boxed
 from wichi.trace.tracer import Tracer, supported, trace
 
 P = ParamSpec("P")

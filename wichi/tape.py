@@ -14,9 +14,10 @@ import numpy as np
 
 from wichi.errors import InPlaceError
 from wichi.trace import frames
+from wichi.trace.boxed import Boxed
 from wichi.trace.forward import add
 from wichi.trace.ir import Aval, Where
-from wichi.trace.primitive import ONE, ZERO, Boxed, Primitive, aval_of, partial
+from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.reverse import cotangents
 
 Array = np.ndarray[Any, np.dtype[Any]]

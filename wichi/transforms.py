@@ -17,8 +17,8 @@ from wichi import pytree
 from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed, input_names, leaf_aval
 from wichi.errors import ArgumentError, DtypeError, NonScalarError, UnusedInputError
 from wichi.trace import forward, frames, reverse
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval, Graph, dce
-from wichi.trace.primitive import Boxed
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -119,7 +119,9 @@ class Layer(Module):
     def forward(self, x: Any) -> Any:
         width = np.shape(x)[-1] if np.ndim(x) else None
         if width != np.shape(self.w)[0]:
-            raise ShapeError(f"The layer takes inputs of shape (..., {np.shape(self.w)[0]}); it was given {np.shape(x)}.")
+            raise ShapeError(
+                f"The layer takes inputs of shape (..., {np.shape(self.w)[0]}); it was given {np.shape(x)}."
+            )
         return activation_named(self.activation)(wnp.matmul(x, self.w) + self.b)
 
     def __repr__(self) -> str:
@@ -164,7 +166,9 @@ class MLP(Module):
         dtype: DTypeLike = float,
     ) -> None:
         if len(dim) < 2:
-            raise ArgumentError(f"MLP(dim={list(dim)}) has no layer.", fix="give input and output sizes: dim=[784, 80, 10]")
+            raise ArgumentError(
+                f"MLP(dim={list(dim)}) has no layer.", fix="give input and output sizes: dim=[784, 80, 10]"
+            )
         rng = np.random.default_rng(seed)
         names = [activation] * (len(dim) - 2) + [output]
         self.layers: list[Any] = [

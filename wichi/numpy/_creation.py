@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from wichi.numpy._pointwise import add, multiply
-from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, numpy_first
+from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.ops import shaping
-from wichi.trace.primitive import Boxed, aval_of, shape_of
+from wichi.trace.boxed import Boxed
+from wichi.trace.primitive import aval_of, shape_of
 
 zeros, ones, empty, eye, identity, tri = np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri
 
 
-@numpy_first(np.array)
+@public(np.array)
 def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Array:
     """As ``numpy.array``; elements may be values inside a transform, at any depth of the list.
 
@@ -27,7 +28,7 @@ def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) 
     return shaping.reshape(value, shape=(1,) * missing + shape_of(value)) if missing > 0 else value
 
 
-@numpy_first(np.asarray)
+@public(np.asarray)
 def asarray(a: Any, dtype: Any = None, **options: Any) -> Array:
     """As ``numpy.asarray``; elements may be values inside a transform."""
     return array(a, dtype)
@@ -36,7 +37,7 @@ def asarray(a: Any, dtype: Any = None, **options: Any) -> Array:
 asanyarray = ascontiguousarray = asarray
 
 
-@numpy_first(np.full)
+@public(np.full)
 def full(shape: Any, fill_value: Array, dtype: Any = None) -> Array:
     value = fill_value if dtype is None else cast_to(fill_value, np.dtype(dtype))
     return broadcast_to(value, tuple(shape) if isinstance(shape, tuple | list) else (int(shape),))
@@ -51,13 +52,13 @@ def _filled(name: str, number: float) -> Any:
         return np.full(wanted, number, aval.dtype if dtype is None else dtype)
 
     like.__name__ = name
-    return numpy_first(function)(like)
+    return public(function)(like)
 
 
 zeros_like, ones_like, empty_like = _filled("zeros_like", 0), _filled("ones_like", 1), _filled("empty_like", 0)
 
 
-@numpy_first(np.full_like)
+@public(np.full_like)
 def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
     aval = aval_of(a)
     value = cast_to(fill_value, np.dtype(dtype or aval.dtype))
@@ -66,14 +67,14 @@ def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = No
     )
 
 
-@numpy_first(np.linspace)
+@public(np.linspace)
 def linspace(start: Array, stop: Array, num: int = 50, endpoint: bool = True) -> Array:
     """As ``numpy.linspace`` of numbers; ``start`` and ``stop`` may be values inside a transform."""
     steps = np.arange(num) / max(num - 1 if endpoint else num, 1)
     return add(multiply(start, 1 - steps), multiply(stop, steps))
 
 
-@numpy_first(np.arange)
+@public(np.arange)
 def arange(start: Array, stop: Array = None, step: Array = 1, **options: Any) -> Array:
     """As ``numpy.arange``; its length must be known, so a traced value can only be a start or a step of known count."""
     from wichi.trace.tracer import concrete

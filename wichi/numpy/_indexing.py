@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ConditionError, IndexRangeError
-from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, common_shape, numpy_first
+from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, common_shape, public
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Boxed, aval_of, shape_of
+from wichi.trace.boxed import Boxed
+from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import Tracer, concrete
 
 _I8 = np.dtype("i8")
@@ -161,7 +162,7 @@ def _check_plain(i: Array, n: int) -> None:
         )
 
 
-@numpy_first(np.take)
+@public(np.take)
 def take(a: Array, indices: Array, axis: int | None = None, mode: str = "raise") -> Array:
     """As ``numpy.take``; ``mode`` is 'raise' (the default), 'wrap' or 'clip'."""
     if axis is None:
@@ -177,7 +178,7 @@ def take(a: Array, indices: Array, axis: int | None = None, mode: str = "raise")
     return index(a, (*(slice(None),) * axis, indices))
 
 
-@numpy_first(np.take_along_axis)
+@public(np.take_along_axis)
 def take_along_axis(arr: Array, indices: Array, axis: int = -1) -> Array:
     axis = axis_in(axis, len(shape_of(arr)))
     ndim = len(shape_of(arr))

@@ -15,8 +15,8 @@ from wichi.numpy._promote import (
     as_value,
     cast_to,
     is_boxed,
-    numpy_first,
     pointwise,
+    public,
     resolve,
     result_type,
     spread,
@@ -63,7 +63,7 @@ def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
         return pointwise(ufunc, prim, *args)
 
     function.__name__ = name
-    return numpy_first(ufunc)(function)
+    return public(ufunc)(function)
 
 
 def _no_options(name: str, options: dict[str, Any]) -> None:
@@ -115,9 +115,8 @@ def _composed(ufunc: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             _no_options(ufunc.__name__, kwargs)
             return ours(*map(as_value, args))
 
-        public = numpy_first(ufunc)(on_values)
-        UFUNCS[ufunc] = public
-        return public
+        UFUNCS[ufunc] = public(ufunc)(on_values)
+        return UFUNCS[ufunc]
 
     return decorate
 
@@ -306,7 +305,7 @@ def conjugate(x: Array) -> Array:
 
 
 # --- functions that are no ufuncs ----------------------------------------------------------------------------------
-@numpy_first(np.where)
+@public(np.where)
 def where(condition: Array, x: Array = None, y: Array = None) -> Array:
     """As ``numpy.where`` with three arguments. The gradient selects: a nan in the branch not taken cannot leak."""
     if x is None or y is None:
@@ -316,7 +315,7 @@ def where(condition: Array, x: Array = None, y: Array = None) -> Array:
     return table.where(*spread("where", [_truth(condition), cast_to(x, dtype), cast_to(y, dtype)]))
 
 
-@numpy_first(np.clip)
+@public(np.clip)
 def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = None, max: Array = None) -> Array:
     low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
     out = a
@@ -325,7 +324,7 @@ def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = Non
     return out if high is None else minimum(out, high)
 
 
-@numpy_first(np.round)
+@public(np.round)
 def round(a: Array, decimals: int = 0) -> Array:
     if decimals == 0 or aval_of(a).dtype.kind != "f":
         return rint(a)
@@ -333,7 +332,7 @@ def round(a: Array, decimals: int = 0) -> Array:
     return divide(rint(multiply(a, scale)), scale) if decimals > 0 else multiply(rint(divide(a, scale)), scale)
 
 
-@numpy_first(np.sinc)
+@public(np.sinc)
 def sinc(x: Array) -> Array:
     y = multiply(x, np.pi)
     zero = equal(y, 0)
@@ -342,7 +341,7 @@ def sinc(x: Array) -> Array:
     return where(zero, subtract(1.0, divide(square(y), 6.0)), divide(sin(safe), safe))
 
 
-@numpy_first(np.nan_to_num)
+@public(np.nan_to_num)
 def nan_to_num(
     x: Array, copy: bool = True, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Array:
@@ -351,7 +350,7 @@ def nan_to_num(
     return where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))
 
 
-@numpy_first(np.isclose)
+@public(np.isclose)
 def isclose(a: Array, b: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
     close = less_equal(absolute(subtract(a, b)), add(atol, multiply(rtol, absolute(b))))
     close = logical_or(logical_and(close, isfinite(b)), equal(a, b))
@@ -370,6 +369,7 @@ def _float(x: Array) -> Array:
     )
 
 
+@public()
 def relu(x: Array) -> Array:
     """``max(x, 0)`` element by element; the derivative at 0 is 0, as in PyTorch and JAX.
 
@@ -379,6 +379,7 @@ def relu(x: Array) -> Array:
     return table.relu(_float(x))[()]
 
 
+@public()
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + exp(-x))``, without overflow at either end.
 
@@ -388,6 +389,7 @@ def sigmoid(x: Array) -> Array:
     return table.sigmoid(_float(x))[()]
 
 
+@public()
 def softplus(x: Array) -> Array:
     """``log(1 + exp(x))``, without overflow; its derivative is the sigmoid.
 
@@ -397,6 +399,7 @@ def softplus(x: Array) -> Array:
     return table.softplus(_float(x))[()]
 
 
+@public()
 def erf(x: Array) -> Array:
     """The error function, ``2/sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to ``x``.
 

@@ -21,7 +21,7 @@ from wichi.numpy._promote import (
     broadcast_to,
     cast_to,
     common_shape,
-    numpy_first,
+    public,
     resolve,
 )
 from wichi.numpy._shaping import diagonal, moveaxis, reshape, stack
@@ -46,7 +46,7 @@ def _mismatch(what: str, x: Array, y: Array, fix: str | None = None) -> ShapeErr
     )
 
 
-@numpy_first(np.matmul)
+@public(np.matmul)
 def matmul(x: Array, y: Array) -> Array:
     """As ``numpy.matmul``: 1-D operands are rows or columns, leading axes broadcast."""
     x, y = _operands(as_value(x), as_value(y))
@@ -83,7 +83,7 @@ def _batched(x: Array, y: Array) -> Array:
     return products.matmul(broadcast_to(x, (*lead, m, k)), broadcast_to(y, (*lead, k, n)))
 
 
-@numpy_first(np.dot)
+@public(np.dot)
 def dot(a: Array, b: Array) -> Array:
     """As ``numpy.dot``: the last axis of ``a`` against the second-last of ``b``; a product where one is 0-d."""
     a, b = as_value(a), as_value(b)
@@ -98,29 +98,29 @@ def dot(a: Array, b: Array) -> Array:
     return tensordot(a, b, (-1, -2))
 
 
-@numpy_first(np.vdot)
+@public(np.vdot)
 def vdot(a: Array, b: Array) -> Array:
     return dot(reshape(a, (-1,)), reshape(b, (-1,)))
 
 
-@numpy_first(np.vecdot)
+@public(np.vecdot)
 def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
     return rd.sum(pw.multiply(x1, x2), axis)
 
 
-@numpy_first(np.inner)
+@public(np.inner)
 def inner(a: Array, b: Array) -> Array:
     if not shape_of(a) or not shape_of(b):
         return pw.multiply(a, b)
     return tensordot(a, b, (-1, -1))
 
 
-@numpy_first(np.outer)
+@public(np.outer)
 def outer(a: Array, b: Array) -> Array:
     return pw.multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
 
 
-@numpy_first(np.tensordot)
+@public(np.tensordot)
 def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = _operands(as_value(a), as_value(b))
     if isinstance(axes, int | np.integer):
@@ -138,7 +138,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     return shaping.reshape(products.matmul(x, y), shape=(*rows, *columns))
 
 
-@numpy_first(np.kron)
+@public(np.kron)
 def kron(a: Array, b: Array) -> Array:
     ndim = max(len(shape_of(a)), len(shape_of(b)))
     s, t = ((1,) * (ndim - len(shape_of(v))) + shape_of(v) for v in (a, b))
@@ -147,7 +147,7 @@ def kron(a: Array, b: Array) -> Array:
     return reshape(pw.multiply(x, y), tuple(p * q for p, q in zip(s, t, strict=True)))
 
 
-@numpy_first(np.cross)
+@public(np.cross)
 def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Array:
     """As ``numpy.cross`` of 3-vectors."""
     axisa, axisb, axisc = (axisa, axisb, axisc) if axis is None else (axis,) * 3
@@ -161,7 +161,7 @@ def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1,
 
 
 # --- einsum ----------------------------------------------------------------------------------------------------------
-@numpy_first(np.einsum)
+@public(np.einsum)
 def einsum(subscripts: str, *operands: Array, **options: Any) -> Array:
     """As ``numpy.einsum`` with subscripts as a string; pairs are contracted in the order NumPy's planner finds."""
     if not isinstance(subscripts, str):
@@ -269,7 +269,7 @@ def _contract(first: tuple[str, Array], second: tuple[str, Array], needed: set[s
     return "".join([*batch, *rows, *columns]), out
 
 
-@numpy_first(np.linalg.norm)
+@public(np.linalg.norm)
 def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
     """As ``numpy.linalg.norm`` for vectors (ord None, 1, 2, inf, -inf, p) and the Frobenius norm of matrices."""
     matrix = (

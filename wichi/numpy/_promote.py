@@ -10,8 +10,9 @@ import numpy as np
 from wichi.errors import DtypeError, ShapeError
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval
-from wichi.trace.primitive import Boxed, Primitive, aval_of, shape_of
+from wichi.trace.primitive import Primitive, aval_of, shape_of
 from wichi.trace.tracer import supported
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
@@ -143,7 +144,7 @@ def axes_in(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def as_value(x: Any) -> Any:
     """A list or tuple that holds traced values, stacked; anything else as it is."""
-    if isinstance(x, list | tuple) and _holds_boxed(x):
+    if isinstance(x, list | tuple) and _box_in(x) is not None:
         parts = [as_value(v) for v in x]
         dtype = result_type(*parts)
         shape = common_shape("array", [shape_of(p) for p in parts])
@@ -159,32 +160,35 @@ def as_value(x: Any) -> Any:
     return x if isinstance(x, Boxed | np.ndarray | np.generic | bool | int | float) else np.asarray(x)
 
 
-def _holds_boxed(x: Any) -> bool:
-    """Whether a nested list holds a traced value; lists nest a few levels, an explicit stack walks them."""
-    waiting = [x]
+def _box_in(*xs: Any) -> Boxed | None:
+    """The innermost box in nested lists and tuples; these nest a few levels, an explicit stack walks them."""
+    found: Boxed | None = None
+    waiting: list[Any] = [*xs]
     while waiting:
         item = waiting.pop()
         if isinstance(item, Boxed):
-            return True
-        if isinstance(item, list | tuple):
+            if found is None or item.rank > found.rank:
+                found = item
+        elif isinstance(item, list | tuple):
             waiting.extend(item)
-    return False
+    return found
 
 
-def numpy_first(function: Any) -> Callable[[F], F]:
-    """A public function that NumPy answers itself when no argument is traced; ``function`` is NumPy's."""
+def public(function: Any = None) -> Callable[[F], F]:
+    """A function of the public namespace. On plain arrays NumPy's own ``function`` answers (None: NumPy has none)."""
 
     def decorate(ours: F) -> F:
-        def public(*args: Any, **kwargs: Any) -> Any:
-            if _holds_boxed(args) or _holds_boxed(list(kwargs.values())):
-                return ours(*args, **kwargs)
-            return function(*args, **kwargs)
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            box = _box_in(args, *kwargs.values())
+            if box is not None:
+                return box.call(ours, args, kwargs)
+            return (function or ours)(*args, **kwargs)
 
-        public.__name__ = public.__qualname__ = ours.__name__
-        public.__doc__ = ours.__doc__ or _summary(function)
-        public.__wrapped__ = ours  # type: ignore[attr-defined]
-        public.numpy_function = function  # type: ignore[attr-defined]
-        return cast(F, public)
+        answer.__name__ = answer.__qualname__ = ours.__name__
+        answer.__doc__ = ours.__doc__ or _summary(function)
+        answer.__wrapped__ = ours  # type: ignore[attr-defined]
+        answer.numpy_function = function  # type: ignore[attr-defined]
+        return cast(F, answer)
 
     return decorate
 

@@ -11,7 +11,7 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import Array, as_value, axes_in, axis_in, broadcast_to, cast_to, numpy_first
+from wichi.numpy._promote import Array, as_value, axes_in, axis_in, broadcast_to, cast_to, public
 from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
@@ -44,7 +44,7 @@ def _sum_dtype(a: Array, dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.int64) if old.kind in "ib" else np.dtype(old)
 
 
-@numpy_first(np.sum)
+@public(np.sum)
 def sum(
     a: Array,
     axis: Any = None,
@@ -61,7 +61,7 @@ def sum(
     return total if _absent(initial) else pw.add(total, initial)
 
 
-@numpy_first(np.prod)
+@public(np.prod)
 def prod(
     a: Array,
     axis: Any = None,
@@ -93,7 +93,7 @@ def _count(a: Array, axis: Any) -> int:
     return count
 
 
-@numpy_first(np.mean)
+@public(np.mean)
 def mean(
     a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
 ) -> Array:
@@ -103,7 +103,7 @@ def mean(
     return pw.divide(_reduced(reducing.sum_, a, axis, bool(keepdims)), float(_count(a, axis)))
 
 
-@numpy_first(np.average)
+@public(np.average)
 def average(a: Array, axis: Any = None, weights: Array = None) -> Array:
     if weights is None:
         return mean(a, axis)
@@ -114,7 +114,7 @@ def average(a: Array, axis: Any = None, weights: Array = None) -> Array:
     return pw.divide(sum(pw.multiply(a, weights), axis), total)
 
 
-@numpy_first(np.var)
+@public(np.var)
 def var(
     a: Array,
     axis: Any = None,
@@ -134,7 +134,7 @@ def var(
     return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), builtins.max(_count(a, axis) - degrees, 0.0))
 
 
-@numpy_first(np.std)
+@public(np.std)
 def std(
     a: Array,
     axis: Any = None,
@@ -169,14 +169,14 @@ def _extremum(function: Any, prim: Primitive, combine: Callable[..., Any]) -> Ca
         )
 
     reduce.__name__ = name
-    return numpy_first(function)(reduce)
+    return public(function)(reduce)
 
 
 max = amax = _extremum(np.max, reducing.max_, pw.maximum)
 min = amin = _extremum(np.min, reducing.min_, pw.minimum)
 
 
-@numpy_first(np.ptp)
+@public(np.ptp)
 def ptp(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False) -> Array:
     return pw.subtract(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
 
@@ -194,30 +194,30 @@ def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
         return shaping.reshape(found, shape=(*shape[:axis], 1, *shape[axis + 1 :])) if keepdims is True else found
 
     find.__name__ = function.__name__
-    return numpy_first(function)(find)
+    return public(function)(find)
 
 
 argmax, argmin = _position(np.argmax, reducing.argmax), _position(np.argmin, reducing.argmin)
 
 
-@numpy_first(np.any)
+@public(np.any)
 def any(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
     _plain_options("any", out=out, where=where)
     return _reduced(reducing.any_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
 
 
-@numpy_first(np.all)
+@public(np.all)
 def all(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Array:
     _plain_options("all", out=out, where=where)
     return _reduced(reducing.all_, cast_to(as_value(a), np.dtype(bool)), axis, bool(keepdims))
 
 
-@numpy_first(np.count_nonzero)
+@public(np.count_nonzero)
 def count_nonzero(a: Array, axis: Any = None, *, keepdims: bool = False) -> Array:
     return sum(pw.not_equal(a, 0), axis, keepdims=keepdims)
 
 
-@numpy_first(np.cumsum)
+@public(np.cumsum)
 def cumsum(a: Array, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
     _plain_options("cumsum", out=out)
     a = as_value(a)
@@ -227,7 +227,7 @@ def cumsum(a: Array, axis: int | None = None, dtype: Any = None, out: Any = None
     return reducing.cumsum(a, axis=axis_in(axis, len(shape_of(a))), reverse=False)
 
 
-@numpy_first(np.diff)
+@public(np.diff)
 def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
     axis = axis_in(axis, len(shape_of(a)))
     lead = (slice(None),) * axis
@@ -237,7 +237,7 @@ def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
     return a
 
 
-@numpy_first(np.trapezoid)
+@public(np.trapezoid)
 def trapezoid(y: Array, x: Array = None, dx: float = 1.0, axis: int = -1) -> Array:
     axis = axis_in(axis, len(shape_of(y)))
     lead = (slice(None),) * axis
@@ -250,6 +250,7 @@ def trapezoid(y: Array, x: Array = None, dx: float = 1.0, axis: int = -1) -> Arr
     return sum(pw.multiply(steps, middle), axis)
 
 
+@public()
 def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """``log(sum(exp(a)))`` without overflow; -inf where all are -inf. Not in NumPy: ``scipy.special.logsumexp``.
 

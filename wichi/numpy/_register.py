@@ -11,8 +11,9 @@ from wichi.numpy import _creation, _indexing, _pointwise, _products, _reducing, 
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.boxed import registry
 from wichi.trace.primitive import aval_of, shape_of
-from wichi.trace.tracer import registry, supported
+from wichi.trace.tracer import supported
 
 _ALIASES = {"absolute": np.abs, "max": np.amax, "min": np.amin, "round": np.around}
 
@@ -69,10 +70,6 @@ def _accumulate(a: Array, axis: int = 0, dtype: Any = None) -> Array:
     return _reducing.cumsum(a, axis, dtype)
 
 
-def _swapped(function: Any) -> Any:
-    return lambda x, y: function(y, x)
-
-
 def _round(x: Array, n: int | None = None) -> Array:
     return _pointwise.round(x, n or 0)
 
@@ -85,7 +82,6 @@ def _operators() -> dict[str, Any]:
         "xor": p.bitwise_xor, "divmod": p.divmod,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
-    table.update({f"__r{n}__": _swapped(f) for n, f in binary.items()})
     table.update(
         {
             "__neg__": p.negative,

@@ -21,7 +21,7 @@ from wichi.numpy._promote import (
     cast_to,
     common_shape,
     is_boxed,
-    numpy_first,
+    public,
     result_type,
 )
 from wichi.ops import shaping
@@ -29,7 +29,7 @@ from wichi.trace import frames
 from wichi.trace.primitive import aval_of, shape_of
 
 
-@numpy_first(np.reshape)
+@public(np.reshape)
 def reshape(a: Array, shape: Any, order: str = "C") -> Array:
     """As ``numpy.reshape``, in C order only."""
     if order not in ("C", "A"):
@@ -48,12 +48,12 @@ def reshape(a: Array, shape: Any, order: str = "C") -> Array:
     return shaping.reshape(a, shape=tuple(size // known if n == -1 else n for n in wanted))
 
 
-@numpy_first(np.ravel)
+@public(np.ravel)
 def ravel(a: Array, order: str = "C") -> Array:
     return reshape(a, (-1,) if aval_of(a).size else (0,), order)
 
 
-@numpy_first(np.transpose)
+@public(np.transpose)
 def transpose(a: Array, axes: Sequence[int] | None = None) -> Array:
     ndim = len(shape_of(as_value(a)))
     perm = tuple(range(ndim))[::-1] if axes is None else tuple(axis_in(x, ndim) for x in axes)
@@ -65,12 +65,12 @@ def transpose(a: Array, axes: Sequence[int] | None = None) -> Array:
 permute_dims = transpose
 
 
-@numpy_first(np.matrix_transpose)
+@public(np.matrix_transpose)
 def matrix_transpose(x: Array) -> Array:
     return swapaxes(x, -1, -2)
 
 
-@numpy_first(np.swapaxes)
+@public(np.swapaxes)
 def swapaxes(a: Array, axis1: int, axis2: int) -> Array:
     perm = list(range(len(shape_of(a))))
     i, j = axis_in(axis1, len(perm)), axis_in(axis2, len(perm))
@@ -78,7 +78,7 @@ def swapaxes(a: Array, axis1: int, axis2: int) -> Array:
     return shaping.transpose(a, perm=tuple(perm))
 
 
-@numpy_first(np.moveaxis)
+@public(np.moveaxis)
 def moveaxis(a: Array, source: Any, destination: Any) -> Array:
     ndim = len(shape_of(a))
     from_, to = (
@@ -90,7 +90,7 @@ def moveaxis(a: Array, source: Any, destination: Any) -> Array:
     return shaping.transpose(a, perm=tuple(perm))
 
 
-@numpy_first(np.expand_dims)
+@public(np.expand_dims)
 def expand_dims(a: Array, axis: Any) -> Array:
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     shape = list(shape_of(a))
@@ -99,7 +99,7 @@ def expand_dims(a: Array, axis: Any) -> Array:
     return shaping.reshape(a, shape=tuple(shape))
 
 
-@numpy_first(np.squeeze)
+@public(np.squeeze)
 def squeeze(a: Array, axis: Any = None) -> Array:
     shape = shape_of(a)
     axes = tuple(i for i, n in enumerate(shape) if n == 1) if axis is None else axes_in(axis, len(shape))
@@ -108,7 +108,7 @@ def squeeze(a: Array, axis: Any = None) -> Array:
     return shaping.reshape(a, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
-@numpy_first(np.broadcast_to)
+@public(np.broadcast_to)
 def _broadcast_to(array: Array, shape: Any) -> Array:
     shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if common_shape("broadcast_to", [shape_of(array), shape]) != shape:
@@ -118,7 +118,7 @@ def _broadcast_to(array: Array, shape: Any) -> Array:
     return broadcast_to(array, shape)
 
 
-@numpy_first(np.broadcast_arrays)
+@public(np.broadcast_arrays)
 def broadcast_arrays(*args: Array) -> tuple[Array, ...]:
     shape = common_shape("broadcast_arrays", [shape_of(a) for a in args])
     return tuple(broadcast_to(_array(a), shape) for a in args)
@@ -139,7 +139,7 @@ def _joined(what: str, arrays: Any) -> list[Array]:
     return [cast_to(p, dtype) for p in parts]
 
 
-@numpy_first(np.concatenate)
+@public(np.concatenate)
 def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None) -> Array:
     parts = _joined("concatenate", arrays)
     if dtype is not None:
@@ -163,7 +163,7 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None) -> Array:
 concat = concatenate
 
 
-@numpy_first(np.stack)
+@public(np.stack)
 def stack(arrays: Any, axis: int = 0) -> Array:
     parts = _joined("stack", arrays)
     shapes = {shape_of(p) for p in parts}
@@ -177,19 +177,19 @@ def stack(arrays: Any, axis: int = 0) -> Array:
     return concatenate([expand_dims(p, axis_in(axis, ndim)) for p in parts], axis_in(axis, ndim))
 
 
-@numpy_first(np.atleast_1d)
+@public(np.atleast_1d)
 def atleast_1d(*arrays: Array) -> Any:
     out = tuple(reshape(a, (1,)) if not shape_of(a) else a for a in map(_array, arrays))
     return out[0] if len(out) == 1 else out
 
 
-@numpy_first(np.atleast_2d)
+@public(np.atleast_2d)
 def atleast_2d(*arrays: Array) -> Any:
     out = tuple(a if len(shape_of(a)) >= 2 else reshape(a, (1, -1)) for a in map(_array, arrays))
     return out[0] if len(out) == 1 else out
 
 
-@numpy_first(np.atleast_3d)
+@public(np.atleast_3d)
 def atleast_3d(*arrays: Array) -> Any:
     def widen(a: Array) -> Array:
         n = len(shape_of(a))
@@ -203,30 +203,30 @@ def _several(a: Any) -> list[Array]:
     return list(a) if isinstance(a, tuple | list) else [index(a, i) for i in range(shape_of(a)[0])]
 
 
-@numpy_first(np.vstack)
+@public(np.vstack)
 def vstack(tup: Any) -> Array:
     return concatenate([atleast_2d(a) for a in _several(tup)], 0)
 
 
-@numpy_first(np.hstack)
+@public(np.hstack)
 def hstack(tup: Any) -> Array:
     parts = [atleast_1d(a) for a in _several(tup)]
     return concatenate(parts, 0 if len(shape_of(parts[0])) == 1 else 1)
 
 
-@numpy_first(np.dstack)
+@public(np.dstack)
 def dstack(tup: Any) -> Array:
     return concatenate([atleast_3d(a) for a in _several(tup)], 2)
 
 
-@numpy_first(np.column_stack)
+@public(np.column_stack)
 def column_stack(tup: Any) -> Array:
     parts = [_array(a) for a in _several(tup)]
     return concatenate([reshape(p, (-1, 1)) if len(shape_of(p)) < 2 else p for p in parts], 1)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
-@numpy_first(np.array_split)
+@public(np.array_split)
 def array_split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
     n = shape_of(ary)[axis_in(axis, len(shape_of(ary)))]
     if isinstance(indices_or_sections, int | np.integer):
@@ -240,7 +240,7 @@ def array_split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Arr
     return [index(ary, (*lead, slice(a, b))) for a, b in itertools.pairwise(borders)]
 
 
-@numpy_first(np.split)
+@public(np.split)
 def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
     n = shape_of(ary)[axis_in(axis, len(shape_of(ary)))]
     if isinstance(indices_or_sections, int | np.integer) and n % int(indices_or_sections):
@@ -248,33 +248,33 @@ def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
     return array_split(ary, indices_or_sections, axis)
 
 
-@numpy_first(np.hsplit)
+@public(np.hsplit)
 def hsplit(ary: Array, indices_or_sections: Any) -> list[Array]:
     return split(ary, indices_or_sections, 1 if len(shape_of(ary)) > 1 else 0)
 
 
-@numpy_first(np.vsplit)
+@public(np.vsplit)
 def vsplit(ary: Array, indices_or_sections: Any) -> list[Array]:
     return split(ary, indices_or_sections, 0)
 
 
-@numpy_first(np.flip)
+@public(np.flip)
 def flip(m: Array, axis: Any = None) -> Array:
     axes = axes_in(axis, len(shape_of(m)))
     return index(m, tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(len(shape_of(m)))))
 
 
-@numpy_first(np.fliplr)
+@public(np.fliplr)
 def fliplr(m: Array) -> Array:
     return flip(m, 1)
 
 
-@numpy_first(np.flipud)
+@public(np.flipud)
 def flipud(m: Array) -> Array:
     return flip(m, 0)
 
 
-@numpy_first(np.roll)
+@public(np.roll)
 def roll(a: Array, shift: Any, axis: Any = None) -> Array:
     if axis is None:
         return reshape(roll(ravel(a), shift, 0), shape_of(a))
@@ -290,7 +290,7 @@ def roll(a: Array, shift: Any, axis: Any = None) -> Array:
     return a
 
 
-@numpy_first(np.rot90)
+@public(np.rot90)
 def rot90(m: Array, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
     k %= 4
     if k == 0:
@@ -300,7 +300,7 @@ def rot90(m: Array, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
     return flip(swapaxes(m, *axes), axes[0]) if k == 1 else swapaxes(flip(m, axes[0]), *axes)
 
 
-@numpy_first(np.repeat)
+@public(np.repeat)
 def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
     if axis is None:
         a, axis = ravel(a), 0
@@ -309,7 +309,7 @@ def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
     return index(a, (*(slice(None),) * axis, rows))
 
 
-@numpy_first(np.tile)
+@public(np.tile)
 def tile(A: Array, reps: Any) -> Array:
     reps = tuple(reps) if isinstance(reps, tuple | list) else (int(reps),)
     A = _array(A)
@@ -321,7 +321,7 @@ def tile(A: Array, reps: Any) -> Array:
     return reshape(spread, tuple(r * n for r, n in zip(reps, shape, strict=True)))
 
 
-@numpy_first(np.pad)
+@public(np.pad)
 def pad(array: Array, pad_width: Any, mode: str = "constant", **options: Any) -> Array:
     """As ``numpy.pad`` for the modes constant, edge, reflect, symmetric and wrap."""
     ndim = len(shape_of(array))
@@ -360,12 +360,12 @@ def _no_more(options: dict[str, Any]) -> None:
 
 
 # --- diagonals -----------------------------------------------------------------------------------------------------
-@numpy_first(np.tril)
+@public(np.tril)
 def tril(m: Array, k: int = 0) -> Array:
     return _triangle(m, np.tri(shape_of(m)[-2], shape_of(m)[-1], k, dtype=bool))
 
 
-@numpy_first(np.triu)
+@public(np.triu)
 def triu(m: Array, k: int = 0) -> Array:
     return _triangle(m, ~np.tri(shape_of(m)[-2], shape_of(m)[-1], k - 1, dtype=bool))
 
@@ -376,7 +376,7 @@ def _triangle(m: Array, keep: np.ndarray[Any, Any]) -> Array:
     return where(keep, m, aval_of(m).dtype.type(0))
 
 
-@numpy_first(np.diagonal)
+@public(np.diagonal)
 def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     ndim = len(shape_of(a))
     i, j = axis_in(axis1, ndim), axis_in(axis2, ndim)
@@ -386,7 +386,7 @@ def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array
     return index(moved, (..., first - builtins.min(offset, 0), first + builtins.max(offset, 0)))
 
 
-@numpy_first(np.diag)
+@public(np.diag)
 def diag(v: Array, k: int = 0) -> Array:
     if len(shape_of(v)) == 2:
         return diagonal(v, k)
@@ -396,19 +396,19 @@ def diag(v: Array, k: int = 0) -> Array:
     return shaping.reshape(flat, shape=(n, n))
 
 
-@numpy_first(np.trace)
+@public(np.trace)
 def trace(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     from wichi.numpy._reducing import sum
 
     return sum(diagonal(a, offset, axis1, axis2), -1)
 
 
-@numpy_first(np.copy)
+@public(np.copy)
 def copy(a: Array) -> Array:
     return shaping.copy(a)
 
 
-@numpy_first(np.meshgrid)
+@public(np.meshgrid)
 def meshgrid(*xi: Array, indexing: str = "xy", copy: bool = True, sparse: bool = False) -> tuple[Array, ...]:
     ndim = len(xi)
     parts = []

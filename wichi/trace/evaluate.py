@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Const, Eqn, Graph, Var
-from wichi.trace.primitive import Boxed
 from wichi.trace.tracer import at_line
 
 Watch = Callable[[Eqn, Sequence[Any], Sequence[Any]], None]

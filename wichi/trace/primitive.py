@@ -19,29 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wichi.errors import ShapeError
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval
 
 ONE, ZERO = object(), None
 Rule = Callable[..., Any]
-
-
-class Boxed:
-    """A value that stands for an array: traced (``Tracer``) or recorded (``Tensor``). The innermost one computes."""
-
-    __slots__ = ()
-    rank: int = 0  # how deep its trace is nested; the deepest argument stages the operation
-
-    @property
-    def aval(self) -> Aval:
-        raise NotImplementedError
-
-    def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        """``prim`` on ``args``, of which this is the innermost box."""
-        raise NotImplementedError
-
-    def array(self) -> np.ndarray[Any, Any]:
-        """The numbers of an eager value; traced ones have none."""
-        raise NotImplementedError
 
 
 class Primitive:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Boxed, Primitive, aval_of, partial
+from wichi.trace.primitive import Primitive, aval_of, partial
 from wichi.trace.tracer import at_line, constant, stage_graph, trace
 
 

@@ -7,8 +7,6 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,47 +18,17 @@ from wichi.errors import (
     ConditionError,
     DtypeError,
     EscapedValueError,
-    MissingRuleError,
     PlainArrayError,
     PlainArrayWriteError,
     PlainFloatError,
 )
 from wichi.trace import frames
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
-from wichi.trace.primitive import Boxed, Primitive
+from wichi.trace.primitive import Primitive
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
-
-
-class Registry:
-    """What a boxed value does for Python's operators, its methods and NumPy's functions.
-
-    The one inverted dependency of the house: ``wichi.numpy`` (a higher floor) writes it once when imported; boxed
-    values look names up here. A name is written once.
-    """
-
-    def __init__(self) -> None:
-        self.methods: dict[str, Callable[..., Any]] = {}
-        self.functions: dict[Any, Callable[..., Any]] = {}  # a NumPy function or ufunc -> ours
-
-    def add(self, table: dict[Any, Callable[..., Any]], entries: dict[Any, Callable[..., Any]]) -> None:
-        for name, function in entries.items():
-            assert table.get(name, function) is function, f"{name} is registered twice"
-            table[name] = function
-
-    def find(self, ufunc: np.ufunc, method: str) -> Callable[..., Any] | None:
-        """The entry for a ufunc (or its ``reduce``, ``outer``); those of scipy.special are known by name."""
-        if method != "__call__":
-            return self.functions.get((ufunc, method))
-        known = self.functions.get(ufunc)
-        special = sys.modules.get("scipy.special")
-        if known is None and special is not None and getattr(special, ufunc.__name__, None) is ufunc:
-            return self.functions.get(("scipy.special", ufunc.__name__))
-        return known
-
-
-registry = Registry()
 
 
 def supported(dtype: np.dtype[Any], what: str = "This value") -> np.dtype[Any]:
@@ -145,7 +113,6 @@ class Tracer(Boxed):
     """A value inside a transform. Messages never say "tracer": to the user it is "a value inside grad/jit"."""
 
     __slots__ = ("atom", "trace")
-    __array_priority__ = 1000
 
     def __init__(self, trace: Trace, atom: Atom) -> None:
         self.trace, self.atom = trace, atom
@@ -163,9 +130,6 @@ class Tracer(Boxed):
 
     def __repr__(self) -> str:
         return f"<{self.aval} inside {self.trace.name}>"
-
-    def __hash__(self) -> int:
-        return id(self)
 
     # What Python needs a number for. The caller of `trace` may give one; by default these are errors.
 
@@ -284,25 +248,6 @@ def at_line(trace_of: Any, where: Where | None, backward: bool) -> None:
         trace_of.trace.origin = where._replace(backward=True) if where is not None and backward else where
 
 
-def no_rule(function: Any, why: str = "") -> NoReturn:
-    """Raise W201 for a NumPy function without an entry in the registry."""
-    name = getattr(function, "__name__", str(function))
-    near = _nearest(name)
-    raise MissingRuleError(
-        f"np.{name} cannot be traced by wichi{why}.",
-        at=frames.describe(frames.user_where()),
-        because="wichi needs a rule for each NumPy function to differentiate and compile it",
-        fix=f"write it with {near}" if near else "write it with functions that wichi.numpy has",
-    )
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    known = {getattr(f, "__name__", "") for f in registry.functions}
-    return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2, cutoff=0.75))
-
-
 def _made(x: Tracer) -> str:
     line = x.trace.line_of(x.atom)
     return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
@@ -382,95 +327,3 @@ _FROM_MATH = {
     "acos": "arccos", "asin": "arcsin", "atan": "arctan", "atan2": "arctan2", "fabs": "abs", "pow": "power",
     "acosh": "arccosh", "asinh": "arcsinh", "atanh": "arctanh", "fsum": "sum", "ceil": "ceil",
 }  # fmt: skip
-_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-_OTHERS = ("neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "divmod", "rdivmod", "round")
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    def operator(*args: Any) -> Any:
-        return registry.methods[name](*args)
-
-    operator.__name__ = name
-    return operator
-
-
-for _name in itertools.chain(_OTHERS, _BINARY, (f"r{n}" for n in _BINARY)):
-    setattr(Boxed, f"__{_name}__", _operator(f"__{_name}__"))
-
-
-def _getattr(self: Boxed, name: str) -> Any:
-    found = registry.methods.get(name)
-    if found is None:
-        raise AttributeError(
-            f"{type(self).__name__} has no attribute {name!r}; arrays inside transforms offer "
-            f"{', '.join(n for n in registry.methods if not n.startswith('_'))}"
-        )
-    return found(self) if name in _PROPERTIES else found.__get__(self)
-
-
-_PROPERTIES = frozenset({"T", "mT", "real"})
-
-
-def _setitem(self: Boxed, index: Any, value: Any) -> NoReturn:
-    frame = frames.user_frame()
-    target = ((frames.segment(frame) if frame else None) or "x[i]").split("[")[0]
-    raise PlainArrayWriteError(
-        f"`{target}` is a value inside a transform and cannot be written in place.",
-        at=frames.describe(frames.user_where()),
-        because="its derivative needs the old value",
-        fix=f"{target} = np.where(mask, new, {target})",
-    )
-
-
-def _len(self: Boxed) -> int:
-    if not self.aval.shape:
-        raise TypeError("len() of a 0-d value")
-    return self.aval.shape[0]
-
-
-def _iter(self: Boxed) -> Any:
-    if not self.aval.shape:
-        raise TypeError("iteration over a 0-d value")
-    return (self[i] for i in range(self.aval.shape[0]))  # type: ignore[index]
-
-
-def _array_ufunc(self: Boxed, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-    entry = registry.find(ufunc, method)
-    out = kwargs.pop("out", None)
-    if entry is None:
-        no_rule(ufunc, "" if method == "__call__" else f" (its method {method})")
-    if out is not None and not all(o is None for o in out):
-        return _into(out, entry(*inputs, **kwargs))
-    return entry(*inputs, **kwargs)
-
-
-def _into(out: tuple[Any, ...], result: Any) -> Any:
-    """``a += t`` with a plain array ``a`` reaches NumPy with ``out=(a,)``: refuse, or the gradient would be lost."""
-    frame = frames.user_frame()
-    text = (frames.segment(frame) if frame else None) or ""
-    raise PlainArrayWriteError(
-        f"`{text or 'out='}` writes a value inside a transform into a plain ndarray, which would lose its gradient.",
-        at=frames.describe(frames.user_where()),
-        because="a NumPy array holds numbers, not values still to be computed",
-        fix=(
-            f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}"
-            if "+=" in text
-            else "make a new array instead"
-        ),
-    )
-
-
-def _array_function(self: Boxed, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-    entry = registry.functions.get(function)
-    if entry is None:
-        no_rule(function)
-    return entry(*args, **kwargs)
-
-
-for _name, _function in {
-    "__getattr__": _getattr, "__setitem__": _setitem, "__len__": _len, "__iter__": _iter,
-    "__array_ufunc__": _array_ufunc, "__array_function__": _array_function,
-    "shape": property(lambda self: self.aval.shape), "dtype": property(lambda self: self.aval.dtype),
-    "ndim": property(lambda self: len(self.aval.shape)), "size": property(lambda self: self.aval.size),
-}.items():  # fmt: skip
-    setattr(Boxed, _name, _function)
