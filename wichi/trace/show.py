@@ -83,7 +83,8 @@ def _line(where: Where | None) -> str:
     return f"{os.path.basename(where.file)}:{where.line}" if where else ""
 
 
-def _quote(label: str) -> str:
+def quote(label: str) -> str:
+    """A string of Graphviz's language."""
     return '"' + label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
@@ -99,25 +100,25 @@ def dot(graph: Graph) -> str:
     made_by: dict[Any, str] = {}
     for i, var in enumerate(graph.ins):
         made_by[var] = f"in{i}"
-        label = _quote(f"{name(var)}\n{var.aval}")
-        lines.append(f"  in{i} [label={label}, fillcolor={_quote(_INPUT)}];")
+        label = quote(f"{name(var)}\n{var.aval}")
+        lines.append(f"  in{i} [label={label}, fillcolor={quote(_INPUT)}];")
     for i, eqn in enumerate(graph.eqns):
         for atom in eqn.ins:
             if type(atom) is Const and not atom.is_scalar and atom not in made_by:
                 made_by[atom] = f"const{i}"
-                label = _quote(f"{name(atom)}\n{atom.aval}\ncaptured array")
-                lines.append(f"  const{i} [label={label}, fillcolor={_quote(_INPUT)}, shape=note];")
+                label = quote(f"{name(atom)}\n{atom.aval}\ncaptured array")
+                lines.append(f"  const{i} [label={label}, fillcolor={quote(_INPUT)}, shape=note];")
         scalars = [name(a) for a in eqn.ins if type(a) is Const and a.is_scalar]
         head = f"{', '.join(map(name, eqn.outs))} = {operation(eqn)}" + (f"  ({', '.join(scalars)})" if scalars else "")
         part = "backward of " if _is_backward(eqn) else ""
         label = "\n".join(x for x in (head, str(eqn.outs[0].aval), part + _line(eqn.where)) if x)
         colour = _BACKWARD if _is_backward(eqn) else _FORWARD
-        lines.append(f"  eqn{i} [label={_quote(label)}, fillcolor={_quote(colour)}];")
+        lines.append(f"  eqn{i} [label={quote(label)}, fillcolor={quote(colour)}];")
         lines += [f"  {made_by[atom]} -> eqn{i};" for atom in eqn.ins if atom in made_by]
         made_by.update((out, f"eqn{i}") for out in eqn.outs)
     for i, atom in enumerate(graph.outs):
-        label = _quote(f"result {i}\n{atom.aval}" if atom in made_by else f"result {i}\n{name(atom)}")
-        lines.append(f"  out{i} [label={label}, fillcolor={_quote(_OUTPUT)}, shape=ellipse];")
+        label = quote(f"result {i}\n{atom.aval}" if atom in made_by else f"result {i}\n{name(atom)}")
+        lines.append(f"  out{i} [label={label}, fillcolor={quote(_OUTPUT)}, shape=ellipse];")
         if atom in made_by:
             lines.append(f"  {made_by[atom]} -> out{i};")
     return "\n".join([*lines, "}"])
@@ -158,6 +159,10 @@ def svg(source: str) -> str:
 
 
 def summary(value: Any) -> str:
-    """A scalar as its number, an array as its dtype and shape."""
+    """A scalar as its number, up to four elements as they are, more as dtype and shape."""
     array = np.asarray(value)
-    return f"{array[()]:.4g}" if array.ndim == 0 else f"{array.dtype}{list(array.shape)}"
+    if not array.ndim:
+        return f"{array[()]:.4g}"
+    if array.size <= 4:
+        return np.array2string(array, precision=4, separator=", ").replace("\n", "")
+    return f"{array.dtype}{list(array.shape)}"
