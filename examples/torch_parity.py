@@ -63,7 +63,12 @@ def compare(source, dims):
                 p -= RATE * p.grad
         losses.append((value, eager_loss.item(), torch_loss.item()))
 
-    theirs = [w for m in model if isinstance(m, torch.nn.Linear) for w in (m.weight.detach().numpy().T, m.bias.detach().numpy())]
+    theirs = [
+        w
+        for m in model
+        if isinstance(m, torch.nn.Linear)
+        for w in (m.weight.detach().numpy().T, m.bias.detach().numpy())
+    ]
     a, b, c = np.array(losses).T
     errors = {
         "compiled losses": distance([a], [c]), "eager losses": distance([b], [c]),

@@ -108,7 +108,18 @@ def test_mnist_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_real_mnist(mnist: Path) -> None:
     data = DataModule("mnist")
     assert len(data.training(arrays=True)[0]) == 54_000
-    assert data.test(arrays=True)[1].sum(0).astype(int).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.test(arrays=True)[1].sum(0).astype(int).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
 
 
 @pytest.fixture
@@ -152,7 +163,9 @@ def test_download(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("fault", ["altered", "missing", "cut short"])
-def test_faulty_downloads_leave_nothing_behind(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_faulty_downloads_leave_nothing_behind(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     url, folder = server
     files = small_mnist()
     monkeypatch.setattr(module, "MNIST_FILES", digests(files))

@@ -1,4 +1,4 @@
-"""Optimisers as pairs of functions on trees: ``state = init(params)``, ``params, state = update(grads, state, params)``.
+"""Optimisers as pairs of functions on trees: ``init(params)`` and ``update(grads, state, params)``.
 
 Nothing is changed in place: new parameters and a new state come back, so the pair can stand inside ``wichi.jit``.
 ``Stepper`` applies one to the Tensors of an eager model.

@@ -48,7 +48,7 @@ class Recording:
         return Recorded(self, self.count - 1, value)
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        ins = tuple([a.data if isinstance(a, Boxed) else a for a in args])  # type: ignore[attr-defined]
+        ins = tuple([a.data if isinstance(a, Boxed) else a for a in args])
         slots = tuple([a.slot if type(a) is Recorded and a.recording is self else -1 for a in args])
         out = prim.impl(*ins, **params)
         result = self.operand(out)
@@ -99,7 +99,7 @@ class Buffer:
         self.changed = frames.user_where()
 
 
-# --- does backward still need a value that was changed? Asked only when something was changed. --------------------------
+# --- does backward still need a value that was changed? Asked only when something was changed. -----------------------
 class _Probe(Boxed):
     """Stands for a value in a derivative rule and notes whether the rule looks at more than its type."""
 

@@ -74,6 +74,7 @@ class Tensor(Boxed):
     _data: Array
     _grad: Array | None
     _history: _History | None
+    _made: Where | None  # the user's line that computed it; None for a leaf
 
     def __init__(self, data: ArrayLike, label: str = "") -> None:
         self._leaf(_plain_array(data), label)
@@ -600,7 +601,11 @@ def _plain_operation(op: str, function: Callable[..., Any], *args: Any) -> Any:
 def _axes(dim: Any, keepdim: bool, numpy: dict[str, Any]) -> dict[str, Any]:
     """NumPy's ``axis`` and ``keepdims`` from either spelling."""
     axis = numpy.pop("axis", dim)
-    return {"axis": tuple(axis) if isinstance(axis, list) else axis, "keepdims": numpy.pop("keepdims", keepdim), **numpy}
+    return {
+        "axis": tuple(axis) if isinstance(axis, list) else axis,
+        "keepdims": numpy.pop("keepdims", keepdim),
+        **numpy,
+    }
 
 
 _SYMBOLS = {"add": "+", "multiply": "*", "divide": "/", "matmul": "@", "relu": "ReLU", "remainder": "%",

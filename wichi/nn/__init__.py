@@ -14,7 +14,7 @@ from wichi.nn.losses import (
 from wichi.nn.modules import MLP, Layer, Module, Neuron
 
 __all__ = [
-    "ACTIVATIONS", "MLP", "BinaryCrossEntropy", "CrossEntropy", "Layer", "MeanSquaredError", "Module", "Neuron", "accuracy",
-    "activation", "binary_cross_entropy", "cross_entropy", "glorot_uniform", "he_normal", "lecun_normal",
+    "ACTIVATIONS", "MLP", "BinaryCrossEntropy", "CrossEntropy", "Layer", "MeanSquaredError", "Module", "Neuron",
+    "accuracy", "activation", "binary_cross_entropy", "cross_entropy", "glorot_uniform", "he_normal", "lecun_normal",
     "mean_squared_error", "zeros",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ def he_normal(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: DTypeL
 
     K. He et al., "Delving Deep into Rectifiers", ICCV 2015, equation 10.
     """
-    return (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2.0 / fan_in)).astype(dtype)
+    return np.asarray(rng.standard_normal((fan_in, fan_out)) * (2.0 / fan_in) ** 0.5, dtype)
 
 
 def glorot_uniform(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: DTypeLike = float) -> NDArray[Any]:
@@ -25,13 +25,13 @@ def glorot_uniform(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: D
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
     equation 16.
     """
-    bound = np.sqrt(6.0 / (fan_in + fan_out))
-    return rng.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype)
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    return np.asarray(rng.uniform(-bound, bound, (fan_in, fan_out)), dtype)
 
 
 def lecun_normal(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: DTypeLike = float) -> NDArray[Any]:
     """Normal of variance ``1 / fan_in``. Y. LeCun et al., "Efficient BackProp", 1998, section 4.6."""
-    return (rng.standard_normal((fan_in, fan_out)) / np.sqrt(fan_in)).astype(dtype)
+    return np.asarray(rng.standard_normal((fan_in, fan_out)) / fan_in**0.5, dtype)
 
 
 def zeros(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: DTypeLike = float) -> NDArray[Any]:

@@ -62,7 +62,7 @@ class Module:
         kept = pytree.leaves(self._lifted) if self._lifted is not None else []
         if len(kept) != len(leaves) or any(t.data is not x for t, x in zip(kept, leaves, strict=True)):
             names = [path.lstrip(".") for path in pytree.paths(treedef)]
-            tensors = [Tensor(x, label=name) for x, name in zip(leaves, names, strict=True)]
+            tensors = [Tensor.sharing(x, name) for x, name in zip(leaves, names, strict=True)]
             self._lifted = pytree.unflatten(treedef, tensors)
         assert self._lifted is not None
         return self._lifted
