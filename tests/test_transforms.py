@@ -418,3 +418,12 @@ def test_native_code_is_bit_equal_to_the_printed_python_on_random_graphs(f: Any,
     value, grads = g(x, y)
     for got, want in zip((value, *grads), space["program"](x, y), strict=True):
         assert np.asarray(got).tobytes() == want.tobytes()
+
+
+def test_functions_made_by_the_same_call_do_not_share_a_trace():
+    """An optimiser's ``update`` is a closure in wichi's own files: its cells count like a user's."""
+    p = np.ones(2)
+    plain, nesterov = wichi.optim.momentum(0.1, 0.8), wichi.optim.momentum(0.1, 0.8, nesterov=True)
+    state = plain.init(p)
+    np.testing.assert_allclose(wichi.jit(plain.update)(p, state, p)[0], p - 0.1)
+    np.testing.assert_allclose(wichi.jit(nesterov.update)(p, state, p)[0], p - 0.18)

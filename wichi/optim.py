@@ -139,7 +139,7 @@ class Stepper:
         old, grads = [p.data for p in self.parameters], [p.grad for p in self.parameters]
         new, self._state = self._update(grads, self._state, old)
         for p, data in zip(self.parameters, leaves(new), strict=True):
-            p.data[...] = data  # in place: the model's own array changes
+            p.data = data  # written into the array that the model holds
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

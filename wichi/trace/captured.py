@@ -44,9 +44,10 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
             found.append(Dependency("self", _fixed(f.__self__)))
             waiting.append(f.__func__)
         elif isinstance(f, FunctionType):
-            if frames.is_internal(f.__code__.co_filename):
-                continue
-            for dependency in _of_function(f):
+            ours = frames.is_internal(f.__code__.co_filename)
+            if ours and "<locals>" not in f.__qualname__:
+                continue  # wichi's own functions do not change; those made by a call, as an optimiser's, hold cells
+            for dependency in _of_function(f, with_globals=not ours):
                 found.append(dependency)
                 value = dependency.read()
                 if isinstance(value, FunctionType | MethodType | functools.partial) or hasattr(value, "__wrapped__"):
@@ -58,14 +59,14 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
     return found
 
 
-def _of_function(f: FunctionType) -> list[Dependency]:
+def _of_function(f: FunctionType, with_globals: bool) -> list[Dependency]:
     found = [
         Dependency(f"{f.__name__}: default", _fixed(v))
         for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
     ]
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         found.append(Dependency(name, functools.partial(_read_cell, cell)))
-    names = _names(f.__code__)
+    names = _names(f.__code__) if with_globals else []
     scope = f.__globals__
     for name in names:
         if name not in scope:
