@@ -3,6 +3,7 @@
 Float64, 200 steps of gradient descent from the same weights on the same batches; equal to 1e-9, norm-wise.
 """
 
+import itertools
 import os
 
 import numpy as np
@@ -28,6 +29,11 @@ def torch_model(mlp):
     return torch.nn.Sequential(*layers[:-1])
 
 
+def torch_weights(model):
+    linears = [m for m in model if isinstance(m, torch.nn.Linear)]
+    return [w.detach().numpy().T for m in linears for w in (m.weight, m.bias)]
+
+
 def distance(a, b):
     a, b = (np.concatenate([np.ravel(x) for x in v]) for v in (a, b))
     return np.linalg.norm(a - b) / np.linalg.norm(b)
@@ -39,36 +45,25 @@ def compare(source, dims):
     model = torch_model(compiled)
     step = wichi.jit(lambda p, g: wichi.pytree.tree_map(lambda a, b: a - RATE * b, p, g))
     gradient = wichi.value_and_grad(loss)
-    losses, batches = [], iter(())
-    for _ in range(STEPS):
-        batch = next(batches, None)
-        if batch is None:
-            batches = data.next_training_batch(arrays=True)
-            batch = next(batches)
-        x, y = batch
+    batches = (batch for _ in itertools.count() for batch in data.next_training_batch(arrays=True))
+    losses = []
+    for x, y in itertools.islice(batches, STEPS):
         value, g = gradient(compiled, x, y)
         compiled = step(compiled, g)
 
-        eager.zero_grad()
         eager_loss = loss(eager, wichi.Tensor(x), wichi.Tensor(y))
+        eager.zero_grad()
         eager_loss.backward()
         for p in eager.parameters():
             p -= RATE * p.grad
 
-        model.zero_grad()
         torch_loss = torch.nn.functional.mse_loss(model(torch.tensor(x)), torch.tensor(y))
-        torch_loss.backward()
-        with torch.no_grad():
-            for p in model.parameters():
-                p -= RATE * p.grad
+        torch_gradients = torch.autograd.grad(torch_loss, model.parameters())
+        for p, g in zip(model.parameters(), torch_gradients, strict=True):
+            p.data -= RATE * g
         losses.append((value, eager_loss.item(), torch_loss.item()))
 
-    theirs = [
-        w
-        for m in model
-        if isinstance(m, torch.nn.Linear)
-        for w in (m.weight.detach().numpy().T, m.bias.detach().numpy())
-    ]
+    theirs = torch_weights(model)
     a, b, c = np.array(losses).T
     errors = {
         "compiled losses": distance([a], [c]), "eager losses": distance([b], [c]),

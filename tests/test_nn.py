@@ -26,7 +26,7 @@ def test_founding_readme_training_loop():
         mlp.zero_grad()
         loss.backward()
         for p in mlp.parameters():
-            p -= 0.05 * p.grad  # noqa: PLW2901  (in place, as the README has it)
+            p -= 0.05 * p.grad
         losses.append(loss.item())
     assert f"loss: {loss}".startswith("loss: Tensor(0.")
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])

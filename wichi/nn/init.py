@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Initializer = Callable[[np.random.Generator, int, int, DTypeLike], NDArray[Any]]
+Initializer: TypeAlias = "Callable[[np.random.Generator, int, int, DTypeLike], NDArray[Any]]"
 
 
 def he_normal(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: DTypeLike = float) -> NDArray[Any]:

@@ -7,7 +7,7 @@ a Tensor it lifts each leaf to one Tensor *sharing its memory*, so both halves o
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,7 +19,7 @@ from wichi.nn.activations import activation as activation_named
 from wichi.nn.init import Initializer, fitting
 from wichi.tensor import Tensor
 
-Seed = int | np.random.Generator | None
+Seed: TypeAlias = "int | np.random.Generator | None"  # a string: numpy.random is loaded when it is used
 
 
 class Module:
