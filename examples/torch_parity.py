@@ -1,7 +1,4 @@
-"""The same network in wichi (eager and compiled) and in PyTorch, trained side by side: the same losses and weights.
-
-Float64, 200 steps of gradient descent from the same weights on the same batches; equal to 1e-9, norm-wise.
-"""
+"""wichi, eager and compiled, and PyTorch train one network side by side: losses and weights equal to 1e-9."""
 
 import itertools
 import os
@@ -10,7 +7,7 @@ import numpy as np
 import torch
 
 import wichi
-from wichi import nn
+from wichi import nn, pytree
 
 STEPS, RATE, TOLERANCE = 200, 0.05, 1e-9
 
@@ -35,7 +32,7 @@ def torch_weights(model):
 
 
 def distance(a, b):
-    a, b = (np.concatenate([np.ravel(x) for x in v]) for v in (a, b))
+    a, b = (np.concatenate([np.ravel(x) for x in values]) for values in (a, b))
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
@@ -43,7 +40,7 @@ def compare(source, dims):
     data = wichi.DataModule(source, batch_size=32, seed=0)
     compiled, eager = wichi.MLP(dim=dims, seed=0), wichi.MLP(dim=dims, seed=0)
     model = torch_model(compiled)
-    step = wichi.jit(lambda p, g: wichi.pytree.tree_map(lambda a, b: a - RATE * b, p, g))
+    step = wichi.jit(lambda p, g: pytree.tree_map(lambda a, b: a - RATE * b, p, g))
     gradient = wichi.value_and_grad(loss)
     batches = (batch for _ in itertools.count() for batch in data.next_training_batch(arrays=True))
     losses = []
@@ -58,8 +55,8 @@ def compare(source, dims):
             p -= RATE * p.grad
 
         torch_loss = torch.nn.functional.mse_loss(model(torch.tensor(x)), torch.tensor(y))
-        torch_gradients = torch.autograd.grad(torch_loss, model.parameters())
-        for p, g in zip(model.parameters(), torch_gradients, strict=True):
+        gradients = torch.autograd.grad(torch_loss, model.parameters())
+        for p, g in zip(model.parameters(), gradients, strict=True):
             p.data -= RATE * g
         losses.append((value, eager_loss.item(), torch_loss.item()))
 
@@ -67,7 +64,7 @@ def compare(source, dims):
     a, b, c = np.array(losses).T
     errors = {
         "compiled losses": distance([a], [c]), "eager losses": distance([b], [c]),
-        "compiled weights": distance(wichi.pytree.leaves(compiled), theirs),
+        "compiled weights": distance(pytree.leaves(compiled), theirs),
         "eager weights": distance([p.data for p in eager.parameters()], theirs),
     }  # fmt: skip
     print(f"{source}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))

@@ -46,6 +46,8 @@ class Plan:
     arena_bytes: int
     failures: tuple[Eqn, ...]  # status k + 1 is the failure of equation k of these
     steps: tuple[Step, ...]  # the equations of each nest, for people
+    numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
+    homes: tuple[Atom, ...]  # the value that each buffer was made for, for people
 
 
 def plan(graph: Graph) -> Plan:
@@ -86,6 +88,8 @@ class _Planner:
             arena_bytes,
             tuple(failures),
             tuple(self.steps),
+            tuple(self.scalars),
+            tuple(self.home[buffer] for buffer in slots),
         )
 
     # --- equations into steps ---

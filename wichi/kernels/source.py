@@ -6,6 +6,9 @@ accumulators and the tree that joins them are spelled out here too.
 
 from __future__ import annotations
 
+import keyword
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +31,7 @@ from wichi.kernels.loops import (
     Nest,
     Read,
     RuntimeScalar,
+    Size,
     Statement,
     Store,
     neutral,
@@ -36,33 +40,29 @@ from wichi.kernels.schedule import Plan, plan
 from wichi.trace.ir import Graph
 from wichi.trace.show import Names, equation, text
 
-_PRELUDE = '''import numpy as np
-
-
-def joined(lanes, combine):
+_HELPERS = {
+    "joined": '''def joined(lanes, combine):
     """The lanes of an accumulator, joined by halves."""
     while len(lanes) > 1:
         half = len(lanes) // 2
         lanes = [combine(lanes[i], lanes[i + half]) for i in range(half)]
-    return lanes[0]
-
-
-def matrix(buffer, offset, rows, columns, lead, transposed):
+    return lanes[0]''',
+    "matrix": '''def matrix(buffer, offset, rows, columns, lead, transposed):
     """A matrix within a flat buffer, read as it lies."""
     step = buffer.itemsize
     strides = (step, lead * step) if transposed else (lead * step, step)
-    return np.lib.stride_tricks.as_strided(buffer[offset:], (rows, columns), strides)
-
-
-def where(condition, x, y):
-    return x if condition else y
-
-
-def erf(x):
+    return np.lib.stride_tricks.as_strided(buffer[offset:], (rows, columns), strides)''',
+    "where": """def where(condition, x, y):
+    return x if condition else y""",
+    "erf": """def erf(x):
     from scipy.special import erf
 
-    return erf(x)
-'''
+    return erf(x)""",
+    "within": '''def within(arena, offset, dtype):
+    """The memory of an intermediate array, from a byte of the arena on."""
+    tail = arena[offset:]
+    return tail[: len(tail) // dtype.itemsize * dtype.itemsize].view(dtype)''',
+}
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "and": "&", "or": "|", "xor": "^",
@@ -82,38 +82,55 @@ def source(graph: Graph) -> str:
     name = Names(graph)
     heading = "\n".join(f"# {line}" for line in text(graph, name).splitlines())
     planned = plan(graph)
+    buffers = _identifiers([name(atom) for atom in planned.homes])
     nests = []
     for number, (nest, step) in enumerate(zip(planned.program.nests, planned.steps, strict=True)):
         notes = [equation(eqn, name) + (f"    ({eqn.where})" if eqn.where else "") for eqn in step.eqns]
-        nests.append(_nest(nest, number, notes))
-    return "\n\n".join([heading, _PRELUDE, *nests, _program(planned)]) + "\n"
+        nests.append(_nest(nest, number, notes, buffers, planned.sizes))
+    program = _program(planned, buffers, _identifiers(graph.in_names))
+    body = [*nests, program]
+    helpers = [code for helper, code in _HELPERS.items() if any(f"{helper}(" in part for part in body)]
+    return heading + "\n\nimport numpy as np\n\n\n" + "\n\n\n".join([*helpers, *body]) + "\n"
 
 
-def _program(p: Plan) -> str:
-    inputs = [f"x{i}" for i in range(len(p.inputs))]
-    inputs += [f"captured{i}{_default(array)}" for i, array in enumerate(p.constants)]
-    lines = [f"def program({', '.join(inputs)}):"]
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Different Python names like ``names``: ``params['w']`` becomes ``params_w``."""
+    taken = {"np", "sizes", "scalars", "arena", "program", *_HELPERS, *keyword.kwlist}
+    found = []
+    for name in names:
+        plain = re.sub(r"\W+", "_", name).strip("_") or "x"
+        plain = f"x{plain}" if plain[0].isdigit() else plain
+        while plain in taken:
+            plain += "_"
+        taken.add(plain)
+        found.append(plain)
+    return found
+
+
+def _program(p: Plan, buffers: Sequence[str], inputs: Sequence[str]) -> str:
+    given = list(inputs) if len(inputs) == len(p.inputs) else [f"x{i}" for i in range(len(p.inputs))]
+    captured = [f"captured{i}" for i in range(len(p.constants))]
+    defaults = [f"{c}{_default(array)}" for c, array in zip(captured, p.constants, strict=True)]
+    lines = [f"def program({', '.join([*given, *defaults])}):"]
     lines.append(f"    sizes = {p.sizes.tolist()}")
-    lines.append(f"    scalars = np.array({p.scalars.tolist()})")
-    arguments = [f"np.ascontiguousarray(x{i}, {_dtype(a.dtype)}).ravel()" for i, a in enumerate(p.inputs)]
-    arguments += [f"np.ascontiguousarray(captured{i}).ravel()" for i in range(len(p.constants))]
+    lines.append(f"    scalars = [{', '.join(f'np.{x.dtype.name}({_number(x.item())})' for x in p.numbers)}]")
+    arguments = [f"np.ascontiguousarray({x}, {_dtype(a.dtype)}).ravel()" for x, a in zip(given, p.inputs, strict=True)]
+    arguments += [f"np.ascontiguousarray({c}).ravel()" for c in captured]
     for i, aval in enumerate(p.outputs):
-        lines.append(f"    out{i} = np.empty({aval.shape}, {_dtype(aval.dtype)})")
-        arguments.append(f"out{i}.reshape(-1)")
-    lines.append(f"    arena = np.zeros({p.arena_bytes}, np.uint8)")
-    for number, buffer in enumerate(p.program.buffers):
+        lines.append(f"    result{i} = np.empty({aval.shape}, {_dtype(aval.dtype)})")
+        arguments.append(f"result{i}.reshape(-1)")
+    if p.arena_bytes:
+        lines.append(f"    arena = np.zeros({p.arena_bytes}, np.uint8)")
+    for name, buffer in zip(buffers, p.program.buffers, strict=True):
         if buffer.offset is None:
-            lines.append(f"    b{number} = {arguments[buffer.argument or 0]}")
+            lines.append(f"    {name} = {arguments[buffer.argument or 0]}")
         else:
-            lines.append(f"    b{number} = _typed(arena, sizes[{buffer.offset.slot}], {_dtype(buffer.dtype)})")
+            lines.append(f"    {name} = within(arena, sizes[{buffer.offset.slot}], {_dtype(buffer.dtype)})")
     lines.append('    with np.errstate(all="ignore"):')
     for number, nest in enumerate(p.program.nests):
-        buffers = "".join(f"b{b}, " for b in nest.buffers)
-        lines.append(f"        nest{number}({buffers}sizes, scalars)")
-    lines.append(f"    return [{', '.join(f'out{i}' for i in range(len(p.outputs)))}]")
-    typed = "def _typed(arena, offset, dtype):\n    tail = arena[offset:]\n" \
-            "    return tail[: len(tail) // dtype.itemsize * dtype.itemsize].view(dtype)\n\n\n"  # fmt: skip
-    return typed + "\n".join(lines)
+        lines.append(f"        nest{number}({''.join(f'{buffers[b]}, ' for b in nest.buffers)}sizes, scalars)")
+    lines.append(f"    return [{', '.join(f'result{i}' for i in range(len(p.outputs)))}]")
+    return "\n".join(lines)
 
 
 def _default(array: np.ndarray[Any, Any]) -> str:
@@ -121,13 +138,33 @@ def _default(array: np.ndarray[Any, Any]) -> str:
     return f"=np.array({array.tolist()}, {_dtype(array.dtype)})" if array.size <= 64 else "=None"
 
 
-def _nest(nest: Nest, number: int, notes: Sequence[str]) -> str:
-    buffers = "".join(f"b{b}, " for b in nest.buffers)
-    writer = _PythonWriter()
+def _nest(nest: Nest, number: int, notes: Sequence[str], buffers: Sequence[str], sizes: Sequence[int]) -> str:
+    writer = _PythonWriter(nest, buffers, sizes)
     for note in notes:
         writer.line(f"# {note}")
     writer.body(nest.body)
-    return f"def nest{number}({buffers}sizes, scalars):\n" + "\n".join(writer.lines or ["    pass"])
+    parameters = "".join(f"{buffers[b]}, " for b in nest.buffers)
+    return f"def nest{number}({parameters}sizes, scalars):\n" + "\n".join(writer.lines or ["    pass"])
+
+
+def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
+    """How often each value is read, and the buffers that are written."""
+    reads: Counter[int] = Counter()
+    written: set[int] = set()
+    waiting: list[Statement] = [*nest.body]
+    while waiting:
+        s = waiting.pop()
+        if isinstance(s, Loop):
+            waiting += s.body
+        elif isinstance(s, Compute):
+            reads.update(s.args)
+        elif isinstance(s, Store | Accumulate | Declare | Assign | Check):
+            reads[s.value] += 1
+        if isinstance(s, Load | Store):
+            reads.update(v for v, _ in s.index.terms)
+        if isinstance(s, Store):
+            written.add(s.buffer)
+    return reads, written
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:
@@ -135,14 +172,18 @@ def _dtype(dtype: np.dtype[Any]) -> str:
 
 
 class _PythonWriter:
-    """One function body, indented."""
+    """One function body, indented. What is read once is written where it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, nest: Nest, buffers: Sequence[str], sizes: Sequence[int]) -> None:
         self.lines: list[str] = []
         self.depth = 1
-        self.counters: list[str] = []
+        self.counters: list[int] = []
         self.accumulators: dict[int, Begin] = {}
-        self.dtypes: dict[int, np.dtype[Any]] = {}
+        self.buffers, self.sizes = buffers, sizes
+        self.reads, self.written = _uses(nest)
+        self.names: dict[int, str] = {}
+        self.waiting: dict[int, str] = {}  # expressions not written yet
+        self.constants: dict[int, str] = {}  # written wherever they are read
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -151,82 +192,127 @@ class _PythonWriter:
         for s in body:
             _WRITE[type(s)](self, s)
 
-    def define(self, out: int, text: str, dtype: np.dtype[Any]) -> None:
-        self.dtypes[out] = dtype
-        self.line(f"v{out} = {text}")
+    def name(self, value: int) -> str:
+        """The name of a value that is written once and read later."""
+        return self.names.setdefault(value, f"v{len(self.names)}")
+
+    def value(self, value: int) -> str:
+        """What to write where ``value`` is read."""
+        if value in self.constants:
+            return self.constants[value]
+        return self.waiting.pop(value) if value in self.waiting else self.name(value)
+
+    def define(self, out: int, text: str, waits: bool = False) -> None:
+        """``waits``: nothing that runs before the one reader can change what ``text`` means."""
+        if waits and self.reads[out] == 1:
+            self.waiting[out] = text
+        else:
+            self.line(f"{self.name(out)} = {_bare(text)}")
+
+    def settle(self) -> None:
+        """Before a loop: write what waits, so that it is computed once."""
+        waiting, self.waiting = self.waiting, {}
+        for out, expression in waiting.items():
+            self.line(f"{self.name(out)} = {_bare(expression)}")
 
     def literal(self, s: Literal) -> None:
-        self.define(s.out, f"np.{s.dtype.name}({_number(s.value)})", s.dtype)
+        self.constants[s.out] = f"np.{s.dtype.name}({_number(s.value)})"
 
     def runtime_scalar(self, s: RuntimeScalar) -> None:
-        self.define(s.out, f"scalars[{s.slot} : {s.slot + 1}].view({_dtype(s.dtype)})[0]", s.dtype)
+        self.constants[s.out] = f"scalars[{s.slot}]"
 
     def compute(self, s: Compute) -> None:
-        args = [f"v{a}" for a in s.args]
+        args = [self.value(a) for a in s.args]
         if s.op == "cast":
-            value = f"{args[0]} != 0" if s.dtype.kind == "b" else f"np.asarray({args[0]}).astype({_dtype(s.dtype)})[()]"
+            value = (
+                f"({args[0]} != 0)"
+                if s.dtype.kind == "b"
+                else f"np.asarray({_bare(args[0])}).astype({_dtype(s.dtype)})[()]"
+            )
         elif s.op == "neg":
-            value = f"-{args[0]}"
+            value = f"(-{args[0]})"
         elif s.op == "not":
-            value = f"np.invert({args[0]})"
+            value = f"np.invert({_bare(args[0])})"
         elif s.op in _INFIX:
-            value = f" {_INFIX[s.op]} ".join(args)
+            value = f"({f' {_INFIX[s.op]} '.join(args)})"
         else:
-            value = f"{_CALLS.get(s.op, f'np.{s.op}')}({', '.join(args)})"
-        self.define(s.out, value, s.dtype)
+            value = f"{_CALLS.get(s.op, f'np.{s.op}')}({', '.join(map(_bare, args))})"
+        self.define(s.out, value, waits=True)
 
     def load(self, s: Load) -> None:
-        self.define(s.out, f"b{s.buffer}[{_index(s.index)}]", s.dtype)
+        self.define(s.out, f"{self.buffers[s.buffer]}[{self.index(s.index)}]", waits=s.buffer not in self.written)
 
     def store(self, s: Store) -> None:
-        place = f"b{s.buffer}[{_index(s.index)}]"
-        self.line(f"{place} = " + (f"{_COMBINE[s.op]}({place}, v{s.value})" if s.op else f"v{s.value}"))
+        place, value = f"{self.buffers[s.buffer]}[{self.index(s.index)}]", _bare(self.value(s.value))
+        self.line(f"{place} = " + (f"{_COMBINE[s.op]}({place}, {value})" if s.op else value))
 
     def begin(self, s: Begin) -> None:
         self.accumulators[s.out] = s
         start = f"np.{s.dtype.name}({_number(neutral(s.op, s.dtype).item())})"
-        self.line(
-            f"v{s.out} = [{start}] * {s.lanes}  # lanes of a sum"
-            if s.op == "add"
-            else f"v{s.out} = [{start}] * {s.lanes}"
-        )
+        note = "  # lanes" if s.lanes > 1 else ""
+        self.line(f"{self.name(s.out)} = [{start}] * {s.lanes}{note}")
 
     def accumulate(self, s: Accumulate) -> None:
         begun = self.accumulators[s.into]
-        lane = f"{self.counters[-1]} % {begun.lanes}" if begun.lanes > 1 else "0"
-        self.line(f"v{s.into}[{lane}] = {_COMBINE[begun.op]}(v{s.into}[{lane}], v{s.value})")
+        lane = f"{self.name(self.counters[-1])} % {begun.lanes}" if begun.lanes > 1 else "0"
+        target = f"{self.name(s.into)}[{lane}]"
+        self.line(f"{target} = {_COMBINE[begun.op]}({target}, {_bare(self.value(s.value))})")
 
     def end(self, s: End) -> None:
         begun = self.accumulators[s.accumulator]
-        self.define(s.out, f"joined(v{s.accumulator}, {_COMBINE[begun.op]})", begun.dtype)
+        self.define(s.out, f"joined({self.name(s.accumulator)}, {_COMBINE[begun.op]})", waits=True)
 
     def declare(self, s: Declare) -> None:
-        self.define(s.out, f"v{s.value}", s.dtype)
+        self.define(s.out, self.value(s.value))
 
     def assign(self, s: Assign) -> None:
-        self.line(f"v{s.variable} = v{s.value}")
+        self.line(f"{self.name(s.variable)} = {_bare(self.value(s.value))}")
 
     def read(self, s: Read) -> None:
-        self.define(s.out, f"v{s.variable}", s.dtype)
+        self.define(s.out, self.name(s.variable))
 
     def check(self, s: Check) -> None:
-        self.line(f"if not v{s.value}:")
+        self.line(f"if not {self.value(s.value)}:")
         self.line(f'    raise IndexError("status {s.status}")')
 
     def loop(self, s: Loop) -> None:
-        name = f"v{s.counter}"
-        self.line(f"for {name} in range({_extent(s.extent)}):")
-        self.counters.append(name)
+        self.settle()
+        used = {self.names[c] for c in self.counters}
+        name = self.names[s.counter] = next(letter for letter in "ijklmnopqr" if letter not in used)
+        now = f"  # {self.sizes[s.extent.slot]} here" if isinstance(s.extent, Size) else ""
+        self.line(f"for {name} in range({_extent(s.extent)}):{now}")
+        self.counters.append(s.counter)
         self.depth += 1
         self.body(s.body)
+        self.settle()
         self.depth -= 1
         self.counters.pop()
 
     def gemm(self, s: Gemm) -> None:
-        a = f"matrix(b{s.a}, {_index(s.a_at)}, {_extent(s.m)}, {_extent(s.k)}, {_extent(s.a_lead)}, {s.a_t})"
-        b = f"matrix(b{s.b}, {_index(s.b_at)}, {_extent(s.k)}, {_extent(s.n)}, {_extent(s.b_lead)}, {s.b_t})"
-        c = f"matrix(b{s.c}, {_index(s.c_at)}, {_extent(s.m)}, {_extent(s.n)}, {_extent(s.n)}, False)"
-        self.line(f"{c}[...] = {a} @ {b}")
+        def matrix(buffer: int, at: Index, rows: Extent, columns: Extent, lead: Extent, transposed: bool) -> str:
+            sizes = ", ".join(map(_extent, (rows, columns, lead)))
+            return f"matrix({self.buffers[buffer]}, {self.index(at)}, {sizes}, {transposed})"
+
+        a, b = matrix(s.a, s.a_at, s.m, s.k, s.a_lead, s.a_t), matrix(s.b, s.b_at, s.k, s.n, s.b_lead, s.b_t)
+        self.line(f"{matrix(s.c, s.c_at, s.m, s.n, s.n, False)}[...] = {a} @ {b}")
+
+    def index(self, index: Index) -> str:
+        terms = [self.value(v) if stride == 1 else f"{self.value(v)} * {_extent(stride)}" for v, stride in index.terms]
+        if index.offset != 0 or not terms:
+            terms.append(_extent(index.offset))
+        return _bare(" + ".join(terms))
+
+
+def _bare(text: str) -> str:
+    """``text`` without the parentheses around the whole of it."""
+    if not text.startswith("(") or not text.endswith(")"):
+        return text
+    depth = 0
+    for position, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and position < len(text) - 1:
+            return text
+    return text[1:-1]
 
 
 def _number(value: Any) -> str:
@@ -235,13 +321,6 @@ def _number(value: Any) -> str:
 
 def _extent(extent: Extent) -> str:
     return str(extent) if isinstance(extent, int) else f"sizes[{extent.slot}]"
-
-
-def _index(index: Index) -> str:
-    terms = [f"v{v}" if stride == 1 else f"v{v} * {_extent(stride)}" for v, stride in index.terms]
-    if index.offset != 0 or not terms:
-        terms.append(_extent(index.offset))
-    return " + ".join(terms)
 
 
 _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
