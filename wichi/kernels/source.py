@@ -100,7 +100,7 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     for name in names:
         plain = re.sub(r"\W+", "_", name).strip("_") or "x"
         plain = f"x{plain}" if plain[0].isdigit() else plain
-        while plain in taken:
+        while plain in taken or re.fullmatch(r"(v|nest|result|captured)\d+", plain):
             plain += "_"
         taken.add(plain)
         found.append(plain)
@@ -160,6 +160,8 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
             reads.update(s.args)
         elif isinstance(s, Store | Accumulate | Declare | Assign | Check):
             reads[s.value] += 1
+        elif isinstance(s, Gemm):
+            reads.update(v for at in (s.a_at, s.b_at, s.c_at) for v, _ in at.terms)
         if isinstance(s, Load | Store):
             reads.update(v for v, _ in s.index.terms)
         if isinstance(s, Store):
@@ -180,6 +182,7 @@ class _PythonWriter:
         self.counters: list[int] = []
         self.accumulators: dict[int, Begin] = {}
         self.buffers, self.sizes = buffers, sizes
+        self.parameters = {buffers[b] for b in nest.buffers}
         self.reads, self.written = _uses(nest)
         self.names: dict[int, str] = {}
         self.waiting: dict[int, str] = {}  # expressions not written yet
@@ -266,10 +269,12 @@ class _PythonWriter:
         self.define(s.out, self.value(s.value))
 
     def assign(self, s: Assign) -> None:
-        self.line(f"{self.name(s.variable)} = {_bare(self.value(s.value))}")
+        value = _bare(self.value(s.value))
+        self.settle()  # what reads the old value
+        self.line(f"{self.name(s.variable)} = {value}")
 
     def read(self, s: Read) -> None:
-        self.define(s.out, self.name(s.variable))
+        self.define(s.out, self.name(s.variable), waits=True)
 
     def check(self, s: Check) -> None:
         self.line(f"if not {self.value(s.value)}:")
@@ -277,8 +282,9 @@ class _PythonWriter:
 
     def loop(self, s: Loop) -> None:
         self.settle()
-        used = {self.names[c] for c in self.counters}
-        name = self.names[s.counter] = next(letter for letter in "ijklmnopqr" if letter not in used)
+        used = {self.names[c] for c in self.counters} | self.parameters
+        letters = (f"{letter}{n}" for n in ("", *range(100)) for letter in "ijkpqrst")
+        name = self.names[s.counter] = next(letter for letter in letters if letter not in used)
         now = f"  # {self.sizes[s.extent.slot]} here" if isinstance(s.extent, Size) else ""
         self.line(f"for {name} in range({_extent(s.extent)}):{now}")
         self.counters.append(s.counter)

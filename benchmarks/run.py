@@ -1,0 +1,121 @@
+"""What wichi costs: importing, compiling, and calling, beside what the same work costs at least.
+
+    make bench        everything
+    make bench ROWS="import compile call"
+
+Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
+the machine is shared; ratios are what to quote.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import wichi
+from wichi import nn
+from wichi.compiled import Transformed
+
+
+def best(contestants: dict[str, Callable[[], object]], rounds: int = 200, least: float = 0.002) -> dict[str, float]:
+    """Seconds of each, the best of ``rounds``, taking turns; short ones are repeated up to ``least`` seconds."""
+    repeats = {}
+    for name, run in contestants.items():
+        run()
+        start = time.perf_counter()
+        run()
+        repeats[name] = max(1, int(least / max(time.perf_counter() - start, 1e-7)))
+    found = dict.fromkeys(contestants, float("inf"))
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                run()
+            found[name] = min(found[name], (time.perf_counter() - start) / repeats[name])
+    return found
+
+
+def process(code: str) -> float:
+    """Seconds of a whole Python process that runs ``code``."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - start
+
+
+def mnist_mlp(batch: int, dtype: type = np.float32) -> tuple[Transformed, tuple[object, ...]]:
+    """Value and gradient of the founding network's loss, and its arguments."""
+    rng = np.random.default_rng(0)
+    mlp = wichi.MLP(dim=[784, 200, 80, 40, 10], seed=0, dtype=dtype)
+    x = rng.standard_normal((batch, 784)).astype(dtype)
+    y = np.eye(10, dtype=dtype)[rng.integers(0, 10, batch)]
+
+    def loss(mlp: wichi.MLP, x: np.ndarray, y: np.ndarray) -> object:
+        return nn.cross_entropy(y, mlp(x))
+
+    return wichi.value_and_grad(loss), (mlp, x, y)
+
+
+def blas_alone(batch: int, dtype: type = np.float32) -> Callable[[], None]:
+    """The matrix products of that network's value and gradient, and nothing else."""
+    rng = np.random.default_rng(0)
+    dims = [784, 200, 80, 40, 10]
+    products = []
+    for a, b in itertools.pairwise(dims):
+        x, w, g = (rng.standard_normal(s).astype(dtype) for s in ((batch, a), (a, b), (batch, b)))
+        products += [(x, w, np.empty((batch, b), dtype)), (x.T, g, np.empty((a, b), dtype))]
+        if a != dims[0]:
+            products.append((g, w.T, np.empty((batch, a), dtype)))
+
+    def run() -> None:
+        for p, q, out in products:
+            np.matmul(p, q, out=out)
+
+    return run
+
+
+def row_import() -> None:
+    """Whole processes: the import beyond numpy's."""
+    times = best(
+        {"numpy": lambda: process("import numpy"), "wichi": lambda: process("import wichi")}, rounds=15, least=0
+    )
+    print(f"import wichi, beyond import numpy: {times['wichi'] - times['numpy']:.3f} s (numpy {times['numpy']:.3f} s)")
+
+
+def row_compile() -> None:
+    """The first call of a function in a process that has compiled another before."""
+    start = time.perf_counter()
+    wichi.grad(lambda x: np.sin(x))(1.0)
+    first = time.perf_counter() - start
+    f, arguments = mnist_mlp(32)
+    start = time.perf_counter()
+    graph = f.graph(*arguments)
+    traced = time.perf_counter()
+    f(*arguments)
+    print(f"first compile of a process, numba's start-up in it: {first:.2f} s")
+    print(
+        f"MNIST MLP value_and_grad: traced and transformed in {(traced - start) * 1e3:.1f} ms ({len(graph.eqns)} "
+        f"equations), compiled and called first in {time.perf_counter() - traced:.3f} s"
+    )
+
+
+def row_call() -> None:
+    """Calls of the MNIST MLP beside its BLAS calls alone."""
+    for batch in (32, 512):
+        f, arguments = mnist_mlp(batch)
+        times = best({"wichi": lambda: f(*arguments), "BLAS alone": blas_alone(batch)})  # noqa: B023
+        print(
+            f"MNIST MLP value_and_grad, batch {batch}, f32: {times['wichi'] * 1e6:.0f} µs, "
+            f"its BLAS calls alone {times['BLAS alone'] * 1e6:.0f} µs, ratio {times['wichi'] / times['BLAS alone']:.2f}"
+        )
+
+
+ROWS = {"import": row_import, "compile": row_compile, "call": row_call}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ROWS:
+        ROWS[name]()
