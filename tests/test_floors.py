@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[1] / "wichi"
 FLOORS = {
     "wichi.errors": 0, "wichi.config": 0, "wichi.pytree": 0,
     "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1,
-    "wichi.kernels.loops": 1,
+    "wichi.kernels.loops": 1, "wichi.kernels.writer": 1,
     "wichi.trace.primitive": 2, "wichi.trace.tracer": 2, "wichi.trace.captured": 2,
     "wichi.ops": 3,
     "wichi.trace": 4,
     "wichi.kernels": 6,
     "wichi.numpy": 7, "wichi.compiled": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
-    "wichi.tensor": 7, "wichi.value": 7,
+    "wichi.methods": 7, "wichi.tensor": 7, "wichi.value": 7,
     "wichi.nn": 8, "wichi.optim": 8, "wichi.data": 8, "wichi.utils": 8,
     "wichi": 9,
 }  # fmt: skip

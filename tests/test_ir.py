@@ -44,7 +44,7 @@ ALGEBRA = {
     "x * 1": (lambda x: 1.0 * x, []),
     "x * 0 stays for nan": (lambda x: 0.0 * x, ["mul"]),
     "x * -1": (lambda x: x * -1.0, ["neg"]),
-    "-(-x)": (lambda x: -(-x), []),
+    "-(-x)": (lambda x: -np.negative(x), []),
     "x + (-y)": (lambda x: x + (-np.sin(x)), ["sin", "sub"]),
     "x - (-y)": (lambda x: x - (-np.sin(x)), ["sin", "add"]),
     "x / 1": (lambda x: x / 1.0, []),

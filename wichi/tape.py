@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from wichi.errors import InPlaceError
+from wichi.errors import ArgumentError, InPlaceError, PlainArrayError, ShapeError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.forward import add
 from wichi.trace.ir import Aval, Where
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.reverse import cotangents
+from wichi.trace.tracer import supported
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -183,3 +184,52 @@ def swapped(x: Any, swap: Callable[[Any], Any]) -> Any:
     if type(x) in (list, tuple):  # arguments of NumPy functions nest two or three levels
         return type(x)([swapped(v, swap) for v in x])
     return swap(x)
+
+
+# --- operands and names -----------------------------------------------------------------------------------------------
+def plain_array(data: Any) -> Array:
+    """A copy of ``data`` as an array of a dtype that wichi computes with; other Tensors would lose their history."""
+    if isinstance(data, Boxed):
+        raise ArgumentError(
+            "Tensor(x) of a Tensor would lose its history.",
+            at=frames.describe(frames.user_where()),
+            fix="x.detach() for the same numbers without history",
+        )
+    if isinstance(data, list | tuple) and _holds_boxed(data):
+        raise PlainArrayError(
+            "Tensor([...]) of Tensors would lose their gradients.",
+            at=frames.describe(frames.user_where()),
+            fix="np.stack([...])",
+        )
+    try:
+        array = np.array(data)
+    except ValueError as error:  # ragged lists
+        raise ShapeError(f"These lists form no array: {error}", at=frames.describe(frames.user_where())) from None
+    return array.astype(supported(array.dtype, "A Tensor"), copy=False)
+
+
+def _holds_boxed(x: Any) -> bool:
+    waiting: list[Any] = list(x)
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Boxed):
+            return True
+        if isinstance(item, list | tuple):
+            waiting.extend(item)
+    return False
+
+
+_SYMBOLS = {"add": "+", "multiply": "*", "divide": "/", "matmul": "@", "relu": "ReLU", "remainder": "%",
+            "floor_divide": "//"}  # fmt: skip
+_REDUCTIONS = {"sum", "mean", "prod", "amax", "amin", "max", "min", "logsumexp", "argmax", "argmin"}
+
+
+def symbol(name: str, args: Iterable[Any], kwargs: dict[str, Any]) -> str:
+    """An operation as pictures show it: ``+``, ``**2``, ``.sum(dim=all)``."""
+    if name == "power":
+        exponent = [*args][1]
+        return f"**{exponent}" if isinstance(exponent, int | float | np.generic) else "**"
+    if name in _REDUCTIONS:
+        axis = kwargs.get("axis")
+        return f".{name.removeprefix('a') if name in ('amax', 'amin') else name}(dim={'all' if axis is None else axis})"
+    return _SYMBOLS.get(name, name)

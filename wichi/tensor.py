@@ -6,23 +6,32 @@ one step of it, however many primitives it took.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import wichi.numpy as wnp
 from wichi.errors import (
-    ArgumentError,
     DtypeError,
     InPlaceError,
     NonScalarError,
-    PlainArrayError,
     PlainFloatError,
     ShapeError,
 )
-from wichi.tape import Buffer, Recorded, Recording, Step, needs_memory_of, pull, refuse, swapped
+from wichi.methods import Methods
+from wichi.tape import (
+    Buffer,
+    Recorded,
+    Recording,
+    Step,
+    needs_memory_of,
+    plain_array,
+    pull,
+    refuse,
+    swapped,
+    symbol,
+)
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed, registry
 from wichi.trace.ir import Aval, Where
@@ -30,7 +39,6 @@ from wichi.trace.primitive import Primitive
 from wichi.trace.tracer import supported
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Dims = int | tuple[int, ...] | None
 
 
 class _History(NamedTuple):
@@ -43,7 +51,7 @@ class _History(NamedTuple):
     memory: tuple[tuple[Buffer, int], ...]  # of the operands and of the result, with their versions then
 
 
-class Tensor(Boxed):
+class Tensor(Methods):
     """An array that remembers how it was made; in PyTorch's manner, on NumPy.
 
     Args:
@@ -77,7 +85,7 @@ class Tensor(Boxed):
     _made: Where | None  # the user's line that computed it; None for a leaf
 
     def __init__(self, data: ArrayLike, label: str = "") -> None:
-        self._leaf(_plain_array(data), label)
+        self._leaf(plain_array(data), label)
 
     def _leaf(self, data: Array, label: str) -> None:
         self._data, self._grad, self._history, self.label = data, None, None, label
@@ -99,7 +107,7 @@ class Tensor(Boxed):
 
     @data.setter
     def data(self, value: Any) -> None:
-        new = value if value is self._data else _plain_array(value)
+        new = value if value is self._data else plain_array(value)
         if new is not self._data:
             if new.shape == self._data.shape and new.dtype == self._data.dtype:
                 self._data[...] = new
@@ -288,7 +296,7 @@ class Tensor(Boxed):
         def out(x: Any) -> Any:
             if not isinstance(x, Recorded):
                 return x
-            return self._computed(_symbol(name, args, kwargs), x, recording.steps, tensors, where)
+            return self._computed(symbol(name, args, kwargs), x, recording.steps, tensors, where)
 
         return swapped(result, out)
 
@@ -317,104 +325,6 @@ class Tensor(Boxed):
 
     def __round__(self, ndigits: int | None = None) -> Any:
         return self._record("round", registry.methods["__round__"], (self, ndigits), {})
-
-    def relu(self) -> Any:
-        """``max(x, 0)``; the derivative at 0 is 0."""
-        return wnp.relu(self)
-
-    def sigmoid(self) -> Any:
-        """``1 / (1 + exp(-x))``."""
-        return wnp.sigmoid(self)
-
-    def tanh(self) -> Any:
-        """The hyperbolic tangent."""
-        return wnp.tanh(self)
-
-    def exp(self) -> Any:
-        """e to the power of each element."""
-        return wnp.exp(self)
-
-    def log(self) -> Any:
-        """The natural logarithm."""
-        return wnp.log(self)
-
-    def sqrt(self) -> Any:
-        """The square root."""
-        return wnp.sqrt(self)
-
-    def abs(self) -> Any:
-        """The absolute value; the derivative at 0 is 0."""
-        return wnp.abs(self)
-
-    def sin(self) -> Any:
-        """The sine of radians."""
-        return wnp.sin(self)
-
-    def cos(self) -> Any:
-        """The cosine of radians."""
-        return wnp.cos(self)
-
-    def pow(self, exponent: Any) -> Any:
-        """``x ** exponent``."""
-        return self**exponent
-
-    def matmul(self, other: Any) -> Any:
-        """``x @ other``."""
-        return self @ other
-
-    def sum(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """The sum over the axes ``dim`` (all by default). NumPy's ``axis``, ``keepdims`` and ``dtype`` work too."""
-        return wnp.sum(self, **_axes(dim, keepdim, numpy))
-
-    def mean(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """The mean over the axes ``dim``."""
-        return wnp.mean(self, **_axes(dim, keepdim, numpy))
-
-    def prod(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """The product over the axes ``dim``."""
-        return wnp.prod(self, **_axes(dim, keepdim, numpy))
-
-    def max(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """The largest element over the axes ``dim``, its value only; equal ones share the derivative."""
-        return wnp.max(self, **_axes(dim, keepdim, numpy))
-
-    def min(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """The smallest element over the axes ``dim``, its value only; equal ones share the derivative."""
-        return wnp.min(self, **_axes(dim, keepdim, numpy))
-
-    def logsumexp(self, dim: Dims = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """``log(sum(exp(x)))`` over the axes ``dim``, without overflow."""
-        return wnp.logsumexp(self, **_axes(dim, keepdim, numpy))
-
-    def argmax(self, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """Where the largest element stands; has no derivative."""
-        return wnp.argmax(self, **_axes(dim, keepdim, numpy))
-
-    def argmin(self, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Any:
-        """Where the smallest element stands; has no derivative."""
-        return wnp.argmin(self, **_axes(dim, keepdim, numpy))
-
-    def view(self, *shape: Any) -> Any:
-        """``reshape``, as PyTorch calls it."""
-        return self.reshape(*shape)
-
-    def transpose(self, *dims: Any) -> Any:
-        """``transpose(a, b)`` swaps two axes, as in PyTorch; without arguments, or with a tuple, as in NumPy."""
-        if len(dims) == 2 and self.ndim >= 2:
-            return wnp.swapaxes(self, *dims)
-        return wnp.transpose(self, dims[0] if len(dims) == 1 else dims or None)
-
-    def t(self) -> Any:
-        """The transpose of a matrix."""
-        return wnp.transpose(self)
-
-    def permute(self, *dims: Any) -> Any:
-        """The axes in the order ``dims``."""
-        return wnp.transpose(self, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
-
-    def unsqueeze(self, dim: int) -> Any:
-        """A new axis of size 1 at ``dim``."""
-        return wnp.expand_dims(self, dim)
 
     # --- in place ----------------------------------------------------------------------------------------------------
     def _in_place(self, ufunc: np.ufunc, other: Any) -> Any:
@@ -535,38 +445,6 @@ def _data(x: Any) -> Any:
     return x.data if isinstance(x, Tensor) else x
 
 
-def _plain_array(data: Any) -> Array:
-    """A copy of ``data`` as an array of a dtype that wichi computes with."""
-    if isinstance(data, Tensor):
-        raise ArgumentError(
-            "Tensor(x) of a Tensor would lose its history.",
-            at=frames.describe(frames.user_where()),
-            fix="x.detach() for the same numbers without history",
-        )
-    if isinstance(data, list | tuple) and _holds_tensor(data):
-        raise PlainArrayError(
-            "Tensor([...]) of Tensors would lose their gradients.",
-            at=frames.describe(frames.user_where()),
-            fix="np.stack([...])",
-        )
-    try:
-        array = np.array(data)
-    except ValueError as error:  # ragged lists
-        raise ShapeError(f"These lists form no array: {error}", at=frames.describe(frames.user_where())) from None
-    return array.astype(supported(array.dtype, "A Tensor"), copy=False)
-
-
-def _holds_tensor(x: Any) -> bool:
-    waiting: list[Any] = list(x)
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, Tensor):
-            return True
-        if isinstance(item, list | tuple):
-            waiting.extend(item)
-    return False
-
-
 def _lifted(cls: type[Tensor], x: Any, beside: Any) -> Any:
     """A number as a tensor of its own, labelled by it: pictures show it. Its dtype is what it promotes to."""
     if isinstance(x, Boxed | np.ndarray) or not isinstance(x, int | float | np.generic):
@@ -596,29 +474,3 @@ def _plain_operation(op: str, function: Callable[..., Any], *args: Any) -> Any:
     """An operation recorded under another name, so that it is not rewritten again."""
     tensor = next(a for a in args if isinstance(a, Tensor))
     return tensor._record(op, function, args, {})
-
-
-def _axes(dim: Any, keepdim: bool, numpy: dict[str, Any]) -> dict[str, Any]:
-    """NumPy's ``axis`` and ``keepdims`` from either spelling."""
-    axis = numpy.pop("axis", dim)
-    return {
-        "axis": tuple(axis) if isinstance(axis, list) else axis,
-        "keepdims": numpy.pop("keepdims", keepdim),
-        **numpy,
-    }
-
-
-_SYMBOLS = {"add": "+", "multiply": "*", "divide": "/", "matmul": "@", "relu": "ReLU", "remainder": "%",
-            "floor_divide": "//"}  # fmt: skip
-_REDUCTIONS = {"sum", "mean", "prod", "amax", "amin", "max", "min", "logsumexp", "argmax", "argmin"}
-
-
-def _symbol(name: str, args: Iterable[Any], kwargs: dict[str, Any]) -> str:
-    """An operation as pictures show it: ``+``, ``**2``, ``.sum(dim=all)``."""
-    if name == "power":
-        exponent = [*args][1]
-        return f"**{exponent}" if isinstance(exponent, int | float | np.generic) else "**"
-    if name in _REDUCTIONS:
-        axis = kwargs.get("axis")
-        return f".{name.removeprefix('a') if name in ('amax', 'amin') else name}(dim={'all' if axis is None else axis})"
-    return _SYMBOLS.get(name, name)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wichi.kernels.loops import Layout, Scalar, Writer, neutral
+from wichi.kernels.loops import neutral
+from wichi.kernels.writer import Layout, Scalar, Writer
 from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Pointwise, Reduction
 

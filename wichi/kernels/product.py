@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wichi.kernels.loops import Gemm, Layout, Writer
+from wichi.kernels.loops import Gemm
+from wichi.kernels.writer import Layout, Writer
 
 
 def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:

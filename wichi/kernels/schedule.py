@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from wichi.kernels.fused import write_fused
-from wichi.kernels.loops import Buffer, Layout, Nest, Program, Size, Writer
+from wichi.kernels.loops import Buffer, Nest, Program, Size
 from wichi.kernels.product import fits_blas, write_product
+from wichi.kernels.writer import Layout, Writer
 from wichi.ops.shaping import copy
 from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View

@@ -230,7 +230,7 @@ class Product:
 
 
 class Loops:
-    """``write(k, operands, results, **params)`` writes the loops itself; see ``wichi.kernels.loops.Writer``."""
+    """``write(k, operands, results, **params)`` writes the loops itself; see ``wichi.kernels.writer.Writer``."""
 
     __slots__ = ("write",)
 
