@@ -1,11 +1,18 @@
-"""Where the real MNIST is, if it is at hand."""
+"""Where the real MNIST is, if it is at hand; and a kernel cache of the tests' own."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Set before wichi is imported: the suite neither reads nor fills the user's cache.
+os.environ["WICHI_CACHE"] = tempfile.mkdtemp(prefix="wichi-tests-")
+atexit.register(shutil.rmtree, os.environ["WICHI_CACHE"], ignore_errors=True)
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 

@@ -17,7 +17,7 @@ FLOORS = {
     "wichi.ops": 3,
     "wichi.trace": 4,
     "wichi.kernels": 6,
-    "wichi.numpy": 7, "wichi.compiled": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
+    "wichi.numpy": 7, "wichi.cache": 7, "wichi.compiled": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
     "wichi.methods": 7, "wichi.tensor": 7, "wichi.value": 7,
     "wichi.nn": 8, "wichi.optim": 8, "wichi.data": 8, "wichi.utils": 8,
     "wichi": 9,
@@ -26,7 +26,7 @@ ROOMS = {
     "optree": {"wichi.pytree"},
     "graphviz": {"wichi.trace.show"},
     "numba": {"wichi.kernels.native"},
-    "llvmlite": {"wichi.kernels.native", "wichi.kernels.emit", "wichi.kernels.scalars"},
+    "llvmlite": {"wichi.kernels.emit", "wichi.kernels.link", "wichi.kernels.scalars"},
     "scipy": {"wichi.kernels.blas", "wichi.ops.pointwise"},
 }
 

@@ -1,6 +1,6 @@
 """Give wichi a NumPy function; it gives back the compiled value and gradient."""
 
-from wichi import errors, nn, numpy, optim, pytree, utils
+from wichi import cache, errors, nn, numpy, optim, pytree, utils
 from wichi.config import config
 from wichi.data import DataModule
 from wichi.debug import debug
@@ -13,6 +13,6 @@ from wichi.value import Value
 
 __version__ = "0.1.0"
 __all__ = [
-    "MLP", "DataModule", "Graph", "Tensor", "Value", "WichiError", "config", "debug", "errors", "grad", "jit", "jvp",
-    "make_graph", "nn", "numpy", "optim", "pytree", "utils", "value_and_grad", "vjp",
+    "MLP", "DataModule", "Graph", "Tensor", "Value", "WichiError", "cache", "config", "debug", "errors", "grad", "jit",
+    "jvp", "make_graph", "nn", "numpy", "optim", "pytree", "utils", "value_and_grad", "vjp",
 ]  # fmt: skip

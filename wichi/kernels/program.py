@@ -22,27 +22,44 @@ from wichi.trace import frames
 from wichi.trace.ir import Eqn, Graph
 
 if TYPE_CHECKING:
-    from wichi.kernels.native import NativeProgram
+    from wichi.kernels.link import NativeProgram
 
 _programs: dict[str, NativeProgram] = {}
 _compiling = threading.Lock()  # one compile a program, whatever the number of threads that ask
-compile_count = 0
+compile_count = 0  # programs that numba compiled in this process; those found on disk do not count
 
 
 def native(program: Program) -> NativeProgram:
-    """The machine code of ``program``, compiled at most once a process."""
-    global compile_count
-    key = hashlib.sha256(repr(program).encode()).hexdigest()
-    found = _programs.get(key)
+    """The machine code of ``program``: kept by this process, found on disk, or compiled."""
+    text = repr(program)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    found = _programs.get(digest)
     if found is None:
         with _compiling:
-            found = _programs.get(key)
+            found = _programs.get(digest)
             if found is None:
-                from wichi.kernels.native import compile_program  # numba is imported with the first compile
-
-                found = _programs[key] = compile_program(program)
-                compile_count += 1
+                found = _programs[digest] = _from_disk_or_compiled(program, text)
     return found
+
+
+def _from_disk_or_compiled(program: Program, text: str) -> NativeProgram:
+    global compile_count
+    from wichi.kernels import cache, link
+
+    key = cache.key_of(text)
+    stored = cache.load(key)
+    if stored is not None:
+        linked = link.link(stored)
+        if linked is not None:
+            return linked
+        cache.reject(key, "holds code that does not link here")
+    from wichi.kernels.native import compile_program  # numba is imported with the first compile
+
+    made, code = compile_program(program)
+    compile_count += 1
+    if code is not None:
+        cache.store(key, code)
+    return made
 
 
 class Executable:
