@@ -25,8 +25,8 @@ FLOORS = {
 ROOMS = {
     "optree": {"wichi.pytree"},
     "graphviz": {"wichi.trace.show"},
-    "numba": {"wichi.kernels.native"},
-    "llvmlite": {"wichi.kernels.emit", "wichi.kernels.link", "wichi.kernels.scalars"},
+    "numba": {"wichi.kernels.native", "wichi.kernels.door_native"},
+    "llvmlite": {"wichi.kernels.door_native", "wichi.kernels.emit", "wichi.kernels.link", "wichi.kernels.scalars"},
     "scipy": {"wichi.kernels.blas", "wichi.ops.pointwise"},
 }
 

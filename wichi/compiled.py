@@ -20,6 +20,7 @@ from wichi import pytree
 from wichi.config import config, debug_mode
 from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError, DtypeError, WichiError
+from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.kernels.program import Executable
 from wichi.kernels.source import source
 from wichi.trace import frames
@@ -31,6 +32,7 @@ from wichi.trace.tracer import Tracer, supported, trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_MOST_DIRECT = 4  # signatures that are tried natively before they are looked up
 _MOST_TRACES = 8  # kept for one signature: functions of equal code may hold different globals and cells in turn
 
 
@@ -81,6 +83,8 @@ class CompiledTrace:
     out_tree: pytree.TreeDef
     depends_on: tuple[Any, ...]
     captured: tuple[Boxed, ...] = ()
+    direct: Callable[[Sequence[Any]], Any] | None = None  # the fast call, from the second call on
+    called: bool = False
     derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
@@ -112,18 +116,56 @@ class Transformed(Generic[P, R]):
         self._name = "f" if name == "<lambda>" else name
         self._traces = _table(fn, rewrite)
         self._dependencies: list[Dependency] | None = None
+        # Fast calls of the signatures used last; replaced as a whole, so threads see one tuple or the other.
+        self._direct: tuple[Callable[[Sequence[Any]], Any], ...] = ()
+        self._direct_trees: tuple[tuple[pytree.TreeDef, Callable[[Sequence[Any]], Any]], ...] = ()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        answer: R
+        if not kwargs:
+            for direct in self._direct:
+                answer = direct(args)
+                if answer is not NOT_MINE:
+                    return answer
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        answer: R
         try:
             leaves, treedef = pytree.flatten((args, kwargs))
+            for tree, direct in self._direct_trees:
+                if tree == treedef:
+                    answer = direct(leaves)
+                    if answer is not NOT_MINE:
+                        return answer
             found = self.find(leaves, treedef)
-            answer: R = pytree.unflatten(found.out_tree, found(leaves))
+            answer = pytree.unflatten(found.out_tree, found(leaves))
+            self._shorten(found, args, leaves, treedef)
             return answer
         except Exception as error:
             ours = _ours(error)
             if ours is None:
                 raise
             raise ours.with_traceback(_users_part(ours.__traceback__)) from None
+
+    def _shorten(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> None:
+        """From the second call of a signature on, try it first and in native code."""
+        if not found.called:
+            found.called = True
+            return
+        executable = found.run.executable
+        if executable is None or found.captured:
+            return
+        if found.direct is None:
+            door = executable.door(tuple(zip(self._dependencies or (), found.depends_on, strict=True)))
+            if door is None:
+                return
+            found.direct = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
+        flat = len(leaves) == len(args) and all(map(_is, leaves, args))
+        if flat and found.direct not in self._direct:
+            self._direct = (found.direct, *self._direct)[:_MOST_DIRECT]
+        elif not flat and all(d is not found.direct for _, d in self._direct_trees):
+            self._direct_trees = ((treedef, found.direct), *self._direct_trees)[:_MOST_DIRECT]
 
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {self._name}>"

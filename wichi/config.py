@@ -10,6 +10,8 @@ import os
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(slots=True)
 class Config:
@@ -35,3 +37,6 @@ class DebugMode:
 
 # A context variable, not a field of Config: a thread that debugs must not slow down the others.
 debug_mode: ContextVar[DebugMode | None] = ContextVar("wichi_debug_mode", default=None)
+
+# How many contexts debug now, in any thread. Fast calls look here first; only if it is not 0 do they ask which.
+debugging = np.zeros(1, np.int64)

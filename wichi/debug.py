@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wichi.config import DebugMode, debug_mode
+from wichi.config import DebugMode, debug_mode, debugging
 from wichi.errors import NonFiniteError
 from wichi.trace import frames
 from wichi.trace.evaluate import Watch, evaluate
@@ -33,9 +33,11 @@ def debug(*, nans: bool = False) -> Iterator[None]:
     np.float64(1.0)
     """
     token = debug_mode.set(DebugMode(nans))
+    debugging[0] += 1
     try:
         yield
     finally:
+        debugging[0] -= 1
         debug_mode.reset(token)
 
 

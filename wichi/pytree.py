@@ -7,9 +7,11 @@ unless marked ``static()``, as optree and JAX have it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import optree
 
 from wichi.errors import ArgumentError
@@ -74,7 +76,10 @@ def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     new = {
         type(x)
         for x in leaves
-        if dataclasses.is_dataclass(x) and not isinstance(x, type) and not hasattr(x, "__array_ufunc__")
+        if type(x) is not np.ndarray
+        and dataclasses.is_dataclass(x)
+        and not isinstance(x, type)
+        and not hasattr(x, "__array_ufunc__")
     }
     if not new:
         return leaves, treedef
@@ -86,6 +91,15 @@ def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> Any:
     """The tree of structure ``treedef`` that holds ``leaves``."""
     return optree.tree_unflatten(treedef, leaves)
+
+
+def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
+    """What makes the tree from a list of its leaves; None if the tree is the one leaf."""
+    if treedef.is_leaf():
+        return None
+    if treedef.type is tuple and treedef.num_nodes == treedef.num_leaves + 1:
+        return tuple
+    return functools.partial(optree.tree_unflatten, treedef)
 
 
 def leaves(tree: Any) -> list[Any]:

@@ -20,8 +20,9 @@ from wichi.kernels.cache import ObjectCode
 
 # The C library's mathematics, what LLVM itself calls for plain memory work, and BLAS under our own names.
 _LIBM = (
-    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
-    "acos", "atan", "atan2", "asinh", "acosh", "atanh", "erf", "erfc", "pow", "fmod", "floor", "ceil", "trunc", "rint",
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+    "asin", "acos", "atan", "atan2", "asinh", "acosh", "atanh", "erf", "erfc", "pow", "fmod", "floor", "ceil",
+    "trunc", "rint",
 )  # fmt: skip
 RESOLVED = frozenset(
     [*_LIBM, *(f"{name}f" for name in _LIBM), "memset", "memcpy", "memmove", "wichi_dgemm", "wichi_sgemm"]

@@ -40,10 +40,10 @@ def compile_program(program: Program) -> tuple[NativeProgram, ObjectCode | None]
         return body(arguments, sizes, scalars)
 
     compiled = cfunc(_SIGNATURE, error_model="numpy")(entry)
-    return native_program(compiled.address, compiled), _object_code(compiled)
+    return native_program(compiled.address, compiled), object_code(compiled)
 
 
-def _object_code(compiled: Any) -> ObjectCode | None:
+def object_code(compiled: Any) -> ObjectCode | None:
     """The object file that numba has just made.
 
     Less than public: ``CodeLibrary._get_compiled_object`` is what numba's own ``cache=True`` stores. The documented

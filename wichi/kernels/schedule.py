@@ -50,6 +50,11 @@ class Plan:
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
     homes: tuple[Atom, ...]  # the value that each buffer was made for, for people
 
+    def bytes_touched(self) -> int:
+        """The memory of inputs, captured arrays, outputs and the arena."""
+        avals = (*self.inputs, *self.outputs)
+        return self.arena_bytes + sum(a.size * a.dtype.itemsize for a in avals) + sum(c.nbytes for c in self.constants)
+
 
 def plan(graph: Graph) -> Plan:
     """Decide how ``graph`` runs."""

@@ -10,21 +10,33 @@ import functools
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from wichi.trace import frames
 
-_MISSING = object()
+MISSING = object()
 _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One name whose value is compared by identity on each call."""
+    """One name whose value is compared by identity on each call: of a namespace, of a cell, or fixed."""
 
     name: str
-    read: Callable[[], Any]
+    holder: dict[str, Any] | CellType | None  # None: ``key`` is the value itself
+    key: Any = None
+
+    def read(self) -> Any:
+        """The value now; MISSING where there is none."""
+        if type(self.holder) is dict:
+            return self.holder.get(self.key, MISSING)
+        if self.holder is None:
+            return self.key
+        try:
+            return self.holder.cell_contents  # type: ignore[union-attr]
+        except ValueError:  # not bound yet
+            return MISSING
 
 
 def dependencies(function: Callable[..., Any]) -> list[Dependency]:
@@ -38,10 +50,10 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
             continue
         seen.add(id(f))
         if isinstance(f, functools.partial):
-            found += [Dependency("partial argument", _fixed(v)) for v in (*f.args, *f.keywords.values())]
+            found += [Dependency("partial argument", None, v) for v in (*f.args, *f.keywords.values())]
             waiting.append(f.func)
         elif isinstance(f, MethodType):
-            found.append(Dependency("self", _fixed(f.__self__)))
+            found.append(Dependency("self", None, f.__self__))
             waiting.append(f.__func__)
         elif isinstance(f, FunctionType):
             ours = frames.is_internal(f.__code__.co_filename)
@@ -55,28 +67,28 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
         elif hasattr(f, "__wrapped__"):
             waiting.append(f.__wrapped__)
         else:
-            found.append(Dependency(getattr(f, "__name__", type(f).__name__), _fixed(f)))
+            found.append(Dependency(getattr(f, "__name__", type(f).__name__), None, f))
     return found
 
 
 def _of_function(f: FunctionType, with_globals: bool) -> list[Dependency]:
     found = [
-        Dependency(f"{f.__name__}: default", _fixed(v))
+        Dependency(f"{f.__name__}: default", None, v)
         for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
     ]
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-        found.append(Dependency(name, functools.partial(_read_cell, cell)))
+        found.append(Dependency(name, cell))
     names = _names(f.__code__) if with_globals else []
     scope = f.__globals__
     for name in names:
         if name not in scope:
             continue
-        found.append(Dependency(name, functools.partial(scope.get, name, _MISSING)))
+        found.append(Dependency(name, scope, name))
         module = scope[name]
         if isinstance(module, ModuleType) and _is_users(module):
             inside = vars(module)
             found += [
-                Dependency(f"{name}.{attribute}", functools.partial(inside.get, attribute, _MISSING))
+                Dependency(f"{name}.{attribute}", inside, attribute)
                 for attribute in names
                 if isinstance(inside.get(attribute), FunctionType)
             ]
@@ -97,14 +109,3 @@ def _names(code: CodeType) -> list[str]:
 def _is_users(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     return bool(file) and not frames.is_internal(file) and (not file.startswith(_STANDARD) or "site-packages" in file)
-
-
-def _fixed(value: Any) -> Callable[[], Any]:
-    return lambda: value
-
-
-def _read_cell(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound yet
-        return _MISSING

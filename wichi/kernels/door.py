@@ -1,0 +1,17 @@
+"""What the native entry of a call reads, and the table that tells it what to expect.
+
+Fields stand as in NumPy's public ``PyArrayObject_fields`` (``ndarraytypes.h``, part of its stable ABI) and CPython's
+``PyFloatObject`` and ``PyCellObject``; ``fastcall`` tests each of them before use.
+"""
+
+# Where fields stand, in bytes from the start of the object, on 64-bit CPython with the GIL.
+TYPE, DATA, NDIM, DIMS, DESCR, FLAGS = 8, 16, 24, 32, 56, 64
+CELL_CONTENTS = 16
+DENSE = 0x1 | 0x100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+
+# The table's head: what each of its first words holds.
+(COUNT, DEBUGGING, ENTRY, SIZES, SCALARS, CELLS, NAMES, ARRAYS, YES, NO, GET_ITEM, INCREF, SAVE, RESTORE, HEAD) = range(
+    15
+)
+# How a program argument is found: an array checked, one of our own, a captured array, a Python float or np.float64.
+GIVEN, OWN, CAPTURED, FLOAT = range(4)
