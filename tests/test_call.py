@@ -1,0 +1,257 @@
+"""The fast call: the same answers as the plain one, and never for arguments, globals or cells it was not made for."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import wichi
+from wichi.kernels import fastcall
+
+pytestmark = pytest.mark.skipif(
+    not fastcall.available(), reason="needs CPython with the GIL, 64 bits; calls go the plain way elsewhere"
+)
+X = np.linspace(-1.0, 1.0, 10)
+
+
+def rosenbrock(x):
+    return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def warmed(f, *args):
+    for _ in range(3):
+        f(*args)
+    return f
+
+
+def fresh(fn):
+    """``value_and_grad`` of a function that no other test has traced."""
+    space = dict(fn.__globals__)
+    copy = type(fn)(
+        fn.__code__.replace(co_name=f"{fn.__name__}_again"), space, fn.__name__, fn.__defaults__, fn.__closure__
+    )
+    return wichi.value_and_grad(copy)
+
+
+def test_second_call_makes_it_and_answers_are_the_same_bits():
+    f = fresh(rosenbrock)
+    first = f(X)
+    assert not f._direct
+    f(X)
+    assert len(f._direct) == 1
+    for _ in range(3):
+        value, gradient = f(X)
+        assert value == first[0]
+        assert type(value) is np.float64
+        np.testing.assert_array_equal(gradient, first[1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        X.astype(np.float32), X[::2], np.stack([X, X])[:, :9].T[0], X[::-1], X.astype(">f8"), X.tolist()[0], np.float64(0.5),
+        X[None, :], X[:3], np.ma.masked_array(X).view(np.ndarray)[1:],
+    ],
+)  # fmt: skip
+def test_other_arguments_are_not_taken_for_the_first(other):
+    f = warmed(wichi.jit(lambda x: np.sum(x * x) + 0 * np.max(x)), X)
+    assert len(f._direct) == 1
+    expected = np.sum(np.asarray(other) * np.asarray(other))
+    for _ in range(3):
+        assert f(other) == pytest.approx(expected, rel=1e-6)
+        assert f(X) == pytest.approx(np.sum(X * X))
+
+
+def test_non_contiguous_arrays_of_the_right_shape():
+    f = warmed(wichi.jit(lambda x: np.sum(x * np.arange(10.0))), X)
+    wide = np.arange(20.0)
+    assert f(wide[::2]) == np.sum(wide[::2] * np.arange(10.0))
+    raw = np.zeros(81, np.uint8)
+    unaligned = raw[1:].view(np.float64)
+    unaligned[:] = X
+    assert f(unaligned) == f(X)
+
+
+def test_wrong_number_of_arguments():
+    f = warmed(wichi.jit(lambda x, y: x + y), X, X)
+    with pytest.raises(TypeError):
+        f(X)
+    with pytest.raises(TypeError):
+        f(X, X, X)
+    np.testing.assert_array_equal(f(X, y=X), 2 * X)
+
+
+SCALE = 2.0
+
+
+def scaled(x):
+    return np.sum(x * SCALE)
+
+
+def test_globals_are_compared_on_each_call(monkeypatch):
+    f = warmed(wichi.value_and_grad(scaled), X)
+    assert f(np.ones(10))[0] == 20
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    for _ in range(4):
+        assert f(np.ones(10))[0] == 30
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert f(np.ones(10))[0] == 20
+    monkeypatch.delitem(globals(), "SCALE")
+    with pytest.raises(NameError):
+        f(np.ones(10))
+
+
+def test_cells_are_compared_on_each_call():
+    k = 2.0
+
+    def f(x):
+        return np.sum(x * k)
+
+    g = warmed(wichi.jit(f), X)
+    assert g(np.ones(10)) == 20
+    k = 5.0
+    for _ in range(4):
+        assert g(np.ones(10)) == 50
+
+
+def test_captured_arrays_are_read_anew():
+    weights = np.ones(10)
+    f = warmed(wichi.jit(lambda x: np.sum(x * weights)), X)
+    weights *= 2
+    assert f(np.ones(10)) == 20
+
+
+def test_weak_and_strong_scalars():
+    f = warmed(wichi.jit(lambda x, lr: x * lr), X.astype(np.float32), 0.5)
+    assert f(X.astype(np.float32), 0.5).dtype == np.float32
+    assert f(X.astype(np.float32), np.float64(0.5)).dtype == np.float64
+    assert f(X.astype(np.float32), 2).dtype == np.float32
+    np.testing.assert_array_equal(f(np.float32([1, 2] * 5), 0.25), np.float32([0.25, 0.5] * 5))
+
+
+def test_trees():
+    f = wichi.value_and_grad(lambda p: np.sum(p["a"] ** 2) + np.sum(p["b"][0]) * p["b"][1])
+    tree = {"a": np.arange(3.0), "b": [np.ones(2), np.float64(2.0)]}
+    first = f(tree)
+    for _ in range(3):
+        value, gradient = f(tree)
+        assert value == first[0]
+        np.testing.assert_array_equal(gradient["a"], [0, 2, 4])
+        assert gradient["b"][1] == 2
+    assert len(f._direct_trees) == 1
+    assert f({"a": np.arange(3.0), "b": [np.ones(2), np.float64(3.0)]})[0] == 11
+
+
+def test_outputs_are_fresh_and_live_on():
+    f = warmed(wichi.jit(lambda x: (x + 1, x * 2)), X)
+    kept = [f(X + i) for i in range(50)]
+    for i, (a, b) in enumerate(kept):
+        np.testing.assert_array_equal(a, X + i + 1)
+        np.testing.assert_array_equal(b, (X + i) * 2)
+
+
+def test_call_outlives_the_function_it_came_from():
+    def build():
+        c = np.arange(10.0)
+        return warmed(wichi.jit(lambda x: np.sum(x * c)), X)
+
+    functions = [build() for _ in range(5)]
+    direct = [f._direct[0] for f in functions]
+    del functions
+    gc.collect()
+    for call in direct:
+        assert call((X,)) == np.sum(X * np.arange(10.0))
+
+
+def test_debugging_goes_through_numpy():
+    f = warmed(wichi.value_and_grad(lambda x: np.sum(np.sqrt(x))), np.ones(4))
+    f(np.zeros(4))
+    with wichi.debug(nans=True), pytest.raises(wichi.errors.NonFiniteError):
+        f(np.zeros(4))
+    assert f(np.ones(4))[0] == 4
+
+
+def test_failures_name_the_line():
+    f = warmed(wichi.jit(lambda x, i: x[i]), X, np.array([1, 2]))
+    with pytest.raises(wichi.errors.IndexRangeError, match="W207"):
+        f(X, np.array([1, 99]))
+    np.testing.assert_array_equal(f(X, np.array([1, 2])), X[1:3])
+
+
+def test_inside_transforms_and_tensors():
+    f = warmed(wichi.jit(rosenbrock), X)
+    assert wichi.grad(f)(X) == pytest.approx(wichi.grad(rosenbrock)(X))
+    assert f(wichi.Tensor(X)) == f(X)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])  # one workspace under the GIL; one a call without it
+def test_threads_get_their_own_answers(size):
+    f = warmed(fresh(rosenbrock), np.ones(size))
+    inputs = [np.full(size, 0.1 * k) for k in range(8)]
+    want = [f(x) for x in inputs]
+    wrong = []
+
+    def work(k):
+        for _ in range(50):
+            value, gradient = f(inputs[k])
+            if value != want[k][0] or not np.array_equal(gradient, want[k][1]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which this system lacks")
+def test_fork_after_use():
+    code = (
+        "import os, warnings, numpy as np, wichi\n"
+        "f = wichi.value_and_grad(lambda x: np.sum(np.tanh(x) @ x))\n"
+        "want = [f(np.ones(5))[0] for _ in range(3)][0]\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    os._exit(0 if f(np.ones(5))[0] == want and wichi.grad(np.sin)(0.0) == 1 else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_plain_calls_give_the_same(tmp_path):
+    code = (
+        "import numpy as np, wichi\nfrom wichi.kernels import fastcall\n"
+        "f = wichi.value_and_grad(lambda x: np.sum(np.exp(x) * x))\n"
+        "for _ in range(4): value, gradient = f(np.linspace(0, 1, 7))\n"
+        "print(bool(f._direct), value.hex(), gradient.tobytes().hex())"
+    )
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "WICHI_CALL": how},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for how in ("plain", "")
+    ]
+    assert [a[0] for a in answers] == ["False", "True"]
+    assert answers[0][1:] == answers[1][1:]
+
+
+def test_reference_counts_stay():
+    f = warmed(wichi.value_and_grad(rosenbrock), X)
+    counted = (X, True, False, None, f)
+    before = [sys.getrefcount(o) for o in counted]
+    for _ in range(1000):
+        f(X)
+        f(X[:-1][::-1])  # refused by the first, found by the second
+    after = [sys.getrefcount(o) for o in counted]
+    assert all(abs(a - b) < 50 for a, b in zip(after, before, strict=True))
