@@ -89,7 +89,7 @@ def _surroundings() -> str:
     return repr((sources, versions, numba, link.cpu(), blas.provider().integer_bits, sys.platform, sys.maxsize))
 
 
-_GENERATORS = ("emit.py", "loops.py", "native.py", "scalars.py")
+_GENERATORS = ("emit.py", "loops.py", "native.py", "scalars.py", "vecmath.py")
 
 
 def key_of(text: str) -> str:

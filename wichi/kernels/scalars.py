@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from wichi.kernels import vecmath
+
 _I1, _I8, _I32 = ir.IntType(1), ir.IntType(8), ir.IntType(32)
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _INTRINSICS = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint", "sqrt": "sqrt", "abs": "fabs"}
@@ -75,6 +77,9 @@ def compute(
         return table[op](b, args, kind)
     if kind.kind == "f" and op in _INTRINSICS:
         return _intrinsic(b, _INTRINSICS[op], args)
+    if kind.kind == "f" and op in vecmath.FUNCTIONS:
+        name = _LIBM[op] + ("" if kind.itemsize == 8 else "f")
+        return vecmath.emit(b, op, args[0], lambda: _library(b, name, args, lanes))
     if kind.kind == "f" and op in _LIBM:
         return _library(b, _LIBM[op] + ("" if kind.itemsize == 8 else "f"), args, lanes)
     raise AssertionError(f"no native form of {op} on {kind}")
