@@ -26,7 +26,13 @@ ROOMS = {
     "optree": {"wichi.pytree"},
     "graphviz": {"wichi.trace.show"},
     "numba": {"wichi.kernels.native", "wichi.kernels.door_native"},
-    "llvmlite": {"wichi.kernels.door_native", "wichi.kernels.emit", "wichi.kernels.link", "wichi.kernels.scalars", "wichi.kernels.vecmath"},
+    "llvmlite": {
+        "wichi.kernels.door_native",
+        "wichi.kernels.emit",
+        "wichi.kernels.link",
+        "wichi.kernels.scalars",
+        "wichi.kernels.vecmath",
+    },
     "scipy": {"wichi.kernels.blas", "wichi.ops.pointwise"},
 }
 
