@@ -33,7 +33,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/run.py $(ROWS)
+	$(BIN)/python -m benchmarks.run $(ROWS)
 
 wheel: $(VENV)/.python
 	rm -rf out/wheel && mkdir -p out/wheel

@@ -1,7 +1,7 @@
 """What wichi costs: importing, compiling, and calling, beside what the same work costs at least.
 
     make bench        everything
-    make bench ROWS="import compile call"
+    make bench ROWS="import compile call"   compare: beside JAX, PyTorch and autograd
 
 Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
 the machine is shared; ratios are what to quote.
@@ -114,7 +114,14 @@ def row_call() -> None:
         )
 
 
-ROWS = {"import": row_import, "compile": row_compile, "call": row_call}
+def row_compare() -> None:
+    """Beside JAX, PyTorch and autograd."""
+    from benchmarks.compare import main
+
+    main()
+
+
+ROWS = {"import": row_import, "compile": row_compile, "call": row_call, "compare": row_compare}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ROWS:
