@@ -17,10 +17,12 @@ import numpy as np
 
 from wichi.errors import KernelError
 
+ROUTINES = ("dgemm", "sgemm", "dgemv", "sgemv")
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Addresses of ``wichi_dgemm`` and ``wichi_sgemm`` (Fortran calling convention) and their integers' width."""
+    """Addresses of ``wichi_dgemm``, ``wichi_dgemv`` and the like (Fortran convention), and their integers' width."""
 
     name: str
     symbols: dict[str, int]
@@ -52,8 +54,8 @@ def _from_numpy() -> Provider | None:
         try:
             library = ctypes.CDLL(path)  # loaded already by NumPy: the same handle, nothing is opened twice
             symbols = {
-                f"wichi_{t}gemm": ctypes.cast(getattr(library, f"scipy_{t}gemm_64_"), ctypes.c_void_p).value or 0
-                for t in "ds"
+                f"wichi_{name}": ctypes.cast(getattr(library, f"scipy_{name}_64_"), ctypes.c_void_p).value or 0
+                for name in ROUTINES
             }
         except (OSError, AttributeError):
             continue
@@ -67,7 +69,7 @@ def _from_scipy() -> Provider | None:
     except ImportError:
         return None
     return Provider(
-        "scipy", {f"wichi_{t}gemm": _capsule_address(cython_blas.__pyx_capi__[f"{t}gemm"]) for t in "ds"}, 32
+        "scipy", {f"wichi_{name}": _capsule_address(cython_blas.__pyx_capi__[name]) for name in ROUTINES}, 32
     )
 
 

@@ -1,8 +1,9 @@
 """Loop IR as LLVM IR.
 
-A vector loop becomes explicit vector instructions of 64 bytes (LLVM splits them to what the CPU has) and a scalar
-loop for the rest; nothing depends on LLVM's vectoriser, on run-time alias checks or on fast-math. A value that does
-not vary along the loop stays scalar. Functions without a vector form call the C library lane by lane.
+A vector loop becomes explicit vector instructions of 64 bytes, which LLVM splits to what the CPU has. Its last, shorter
+block runs under a mask, or element by element where they are stored apart. Nothing depends on LLVM's vectoriser, on
+run-time alias checks or on fast-math. A value that does not vary along the loop stays scalar. Functions without a
+vector form call the C library lane by lane.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class _NestEmitter:
         self.accumulators: dict[int, tuple[Any, Begin]] = {}
         self.size_values: dict[int, Any] = {}
         self.lanes = 0  # > 0 inside the blocks of a vector loop
+        self.mask: Any = None  # the lanes that count, in the last block
         self.varying: set[int] = set()  # values that are vectors there
         self.counter: tuple[int, Any] | None = None  # the vector loop's counter: its id, and where the block begins
         self.innermost: Any = _I64(0)  # counter of the innermost scalar loop, for lanes of its accumulators
@@ -196,7 +198,10 @@ class _NestEmitter:
             if lane is not None and value in self.varying:
                 number = b.extract_element(number, _I32(lane))
             elif lane is not None and self.counter is not None and value == self.counter[0]:
-                number = b.add(number, _I64(lane))
+                following = b.add(number, _I64(lane))
+                if self.mask is not None:  # lanes beyond the end read the first one's element instead
+                    following = b.select(b.extract_element(self.mask, _I32(lane)), following, number)
+                number = following
             step = number if stride == 1 else b.mul(number, self._size(stride))
             total = (
                 step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
@@ -220,15 +225,29 @@ class _NestEmitter:
             self._bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
             return
         if access == "dense":
-            pointer, _ = self._place(s.buffer, s.index)
-            wide = b.bitcast(pointer, ir.VectorType(scalars.memory_type(s.dtype), self.lanes).as_pointer())
-            raw = b.load(wide, align=s.dtype.itemsize)
+            raw = self._load_block(self._place(s.buffer, s.index)[0], s.dtype)
         else:
             raw = ir.Constant(ir.VectorType(scalars.memory_type(s.dtype), self.lanes), ir.Undefined)
             for lane in range(self.lanes):
                 pointer, _ = self._place(s.buffer, s.index, lane)
                 raw = b.insert_element(raw, b.load(pointer), _I32(lane))
         self._bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+
+    def _load_block(self, pointer: Any, dtype: np.dtype[Any]) -> Any:
+        b, kind = self.builder, ir.VectorType(scalars.memory_type(dtype), self.lanes)
+        wide = b.bitcast(pointer, kind.as_pointer())
+        if self.mask is None:
+            return b.load(wide, align=dtype.itemsize)
+        rest = ir.Constant(kind, [kind.element(0)] * self.lanes)
+        return scalars.masked_load(b, wide, dtype.itemsize, self.mask, rest)
+
+    def _store_block(self, value: Any, pointer: Any, dtype: np.dtype[Any]) -> None:
+        b = self.builder
+        wide = b.bitcast(pointer, value.type.as_pointer())
+        if self.mask is None:
+            b.store(value, wide, align=dtype.itemsize)
+        else:
+            scalars.masked_store(b, value, wide, dtype.itemsize, self.mask)
 
     def store(self, s: Store) -> None:
         b, dtype = self.builder, self.dtypes[s.value]
@@ -238,9 +257,8 @@ class _NestEmitter:
             b.store(scalars.to_memory(b, self._combined(s, b.load(pointer) if s.op else None, 0), dtype), pointer)
         elif access == "dense":
             pointer, _ = self._place(s.buffer, s.index)
-            wide = b.bitcast(pointer, ir.VectorType(scalars.memory_type(dtype), self.lanes).as_pointer())
-            old = b.load(wide, align=dtype.itemsize) if s.op else None
-            b.store(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), wide, align=dtype.itemsize)
+            old = self._load_block(pointer, dtype) if s.op else None
+            self._store_block(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), pointer, dtype)
         else:
             raw = scalars.to_memory(b, self._vector(s.value), dtype)
             for lane in range(self.lanes):
@@ -266,8 +284,24 @@ class _NestEmitter:
         self.lanes, outer = s.lanes, self.varying
         self.varying = set(outer)
         self._counted(s, _I64(0), blocks, s.lanes)
-        self.lanes, self.varying, self.counter = 0, outer, None
-        self._counted(s, blocks, extent, 1)
+        if _may_be_masked(s):
+            self._last_block(s, blocks, extent)
+            self.lanes, self.varying, self.counter = 0, outer, None
+        else:
+            self.lanes, self.varying, self.counter = 0, outer, None
+            self._counted(s, blocks, extent, 1)
+
+    def _last_block(self, s: Loop, start: Any, stop: Any) -> None:
+        b = self.builder
+        with b.if_then(b.icmp_signed("<", start, stop), likely=False):
+            self.counter = (s.counter, start)
+            self.varying = set()
+            self._bind(s.counter, start, np.dtype("i8"))
+            steps = ir.Constant(ir.VectorType(_I64, s.lanes), list(range(s.lanes)))
+            left = scalars.splat(b, b.sub(stop, start), s.lanes)
+            self.mask = b.icmp_signed("<", steps, left)
+            self._emit(s.body)
+            self.mask = None
 
     def _counted(self, s: Loop, start: Any, stop: Any, step: int) -> None:
         """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out."""
@@ -308,6 +342,8 @@ class _NestEmitter:
         old, kinds = b.load(slot), [begun.dtype] * 2
         if self.lanes:
             new = scalars.compute(b, begun.op, [old, self._vector(s.value)], kinds, begun.dtype, self.lanes)
+            if self.mask is not None:
+                new = b.select(self.mask, new, old)
         elif begun.lanes == 1:
             new = scalars.compute(b, begun.op, [old, self.values[s.value]], kinds, begun.dtype, 0)
         else:
@@ -339,48 +375,85 @@ class _NestEmitter:
     # --- library calls ---
 
     def gemm(self, s: Gemm) -> None:
-        """Row-major ``C = A B`` is column-major ``C' = B' A'``; every argument goes by address, as in Fortran."""
-        b, integer = self.builder, self.blas_integer
-        real = scalars.memory_type(s.dtype)
+        """A product by BLAS; of a matrix and a vector where the text of the program says that one side is one."""
+        b = self.builder
         nothing = b.or_(b.icmp_signed("==", self._size(s.m), _I64(0)), b.icmp_signed("==", self._size(s.n), _I64(0)))
         with b.if_then(b.not_(nothing)):
+            if s.n != 1 and s.m != 1:
+                self._matrix_matrix(s)
+                return
+            # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
+            with b.if_else(b.icmp_signed("==", self._size(s.k), _I64(0)), likely=False) as (empty, full):
+                with empty:
+                    self._matrix_matrix(s)
+                with full:
+                    self._matrix_vector(s)
 
-            def boxed(value: Any) -> Any:
-                slot = self._slot(value.type)
-                b.store(value, slot)
-                return b.bitcast(slot, _I8.as_pointer())
+    def _matrix_matrix(self, s: Gemm) -> None:
+        """Row-major ``C = A B`` is column-major ``C' = B' A'``."""
+        real = scalars.memory_type(s.dtype)
+        self._blas(
+            f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemm",
+            [
+                _flag(s.b_t), _flag(s.a_t), self._size(s.n), self._size(s.m), self._size(s.k), real(1.0),
+                self._place(s.b, s.b_at)[0], self._size(s.b_lead), self._place(s.a, s.a_at)[0], self._size(s.a_lead),
+                real(0.0), self._place(s.c, s.c_at)[0], self._size(s.n),
+            ],
+        )  # fmt: skip
 
-            def number(extent: Extent) -> Any:
-                value = self._size(extent)
-                return boxed(value if integer.width == 64 else b.trunc(value, integer))
+    def _matrix_vector(self, s: Gemm) -> None:
+        """``y = M x`` or ``M' x``. A vector is a matrix of one column, ``lead`` apart, or of one row, dense."""
+        real = scalars.memory_type(s.dtype)
+        if s.n == 1:  # C = A b
+            matrix, at, lead, transposed = s.a, s.a_at, s.a_lead, s.a_t
+            vector, vector_at, apart = s.b, s.b_at, 1 if s.b_t else s.b_lead
+            rows, columns = s.m, s.k
+        else:  # C' = B' a
+            matrix, at, lead, transposed = s.b, s.b_at, s.b_lead, not s.b_t
+            vector, vector_at, apart = s.a, s.a_at, s.a_lead if s.a_t else 1
+            rows, columns = s.n, s.k
+        # In memory the matrix is rows x columns row by row, or with ``transposed`` columns x rows; BLAS reads columns.
+        shape = (rows, columns) if transposed else (columns, rows)
+        self._blas(
+            f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemv",
+            [
+                _flag(not transposed), self._size(shape[0]), self._size(shape[1]), real(1.0),
+                self._place(matrix, at)[0], self._size(lead), self._place(vector, vector_at)[0], self._size(apart), real(0.0),
+                self._place(s.c, s.c_at)[0], _I64(1),
+            ],
+        )  # fmt: skip
 
-            def matrix(buffer: int, index: Index) -> Any:
-                return b.bitcast(self._place(buffer, index)[0], _I8.as_pointer())
+    def _blas(self, name: str, args: Sequence[Any]) -> None:
+        """Every argument goes by address, as in Fortran; 64-bit words are integers of BLAS's own width."""
+        b, pointer = self.builder, _I8.as_pointer()
 
-            def flag(transposed: bool) -> Any:
-                return boxed(_I8(ord("T" if transposed else "N")))
+        def by_address(value: Any) -> Any:
+            if isinstance(value.type, ir.PointerType):
+                return b.bitcast(value, pointer)
+            if value.type == _I64 and self.blas_integer.width != 64:
+                value = b.trunc(value, self.blas_integer)
+            slot = self._slot(value.type)
+            b.store(value, slot)
+            return b.bitcast(slot, pointer)
 
-            name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemm"
-            kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer()] * 13)
-            function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
-            b.call(
-                function,
-                [
-                    flag(s.b_t),
-                    flag(s.a_t),
-                    number(s.n),
-                    number(s.m),
-                    number(s.k),
-                    boxed(real(1.0)),
-                    matrix(s.b, s.b_at),
-                    number(s.b_lead),
-                    matrix(s.a, s.a_at),
-                    number(s.a_lead),
-                    boxed(real(0.0)),
-                    matrix(s.c, s.c_at),
-                    number(s.n),
-                ],
-            )
+        kind = ir.FunctionType(ir.VoidType(), [pointer] * len(args))
+        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        b.call(function, [by_address(a) for a in args])
+
+
+def _flag(transposed: bool) -> Any:
+    return _I8(ord("T" if transposed else "N"))
+
+
+def _may_be_masked(loop: Loop) -> bool:
+    """Whether the last block can run under a mask: it stores densely, and reads at places known from counters alone."""
+    inside = {s.out for s in loop.body if isinstance(s, Load | Compute)}
+    for s in loop.body:
+        if isinstance(s, Load | Store) and any(v in inside for v, _ in s.index.terms):
+            return False
+        if isinstance(s, Store) and (loop.counter, 1) not in s.index.terms:
+            return False
+    return True
 
 
 def _extents(s: Statement) -> list[Extent]:

@@ -25,7 +25,7 @@ _LIBM = (
     "trunc", "rint",
 )  # fmt: skip
 RESOLVED = frozenset(
-    [*_LIBM, *(f"{name}f" for name in _LIBM), "memset", "memcpy", "memmove", "wichi_dgemm", "wichi_sgemm"]
+    [*_LIBM, *(f"{n}f" for n in _LIBM), "memset", "memcpy", "memmove", *(f"wichi_{n}" for n in blas.ROUTINES)]
 )
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 

@@ -117,6 +117,22 @@ def _intrinsic(b: Builder, name: str, args: Sequence[Any]) -> Any:
     return b.call(_declared(b, f"llvm.{name}.{_suffix(kind)}", ir.FunctionType(kind, [kind] * len(args))), args)
 
 
+def masked_load(b: Builder, pointer: Any, alignment: int, mask: Any, rest: Any) -> Any:
+    """The lanes of ``mask`` from memory, the others from ``rest``; memory of the others is not touched."""
+    kind = rest.type
+    signature = ir.FunctionType(kind, [pointer.type, _I32, mask.type, kind])
+    return b.call(
+        _declared(b, f"llvm.masked.load.{_suffix(kind)}.p0", signature), [pointer, _I32(alignment), mask, rest]
+    )
+
+
+def masked_store(b: Builder, value: Any, pointer: Any, alignment: int, mask: Any) -> None:
+    """The lanes of ``mask`` into memory; the others are not touched."""
+    signature = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _I32, mask.type])
+    function = _declared(b, f"llvm.masked.store.{_suffix(value.type)}.p0", signature)
+    b.call(function, [value, pointer, _I32(alignment), mask])
+
+
 def _library(b: Builder, name: str, args: Sequence[Any], lanes: int) -> Any:
     element = args[0].type.element if lanes else args[0].type
     function = _declared(b, name, ir.FunctionType(element, [element] * len(args)))
