@@ -418,8 +418,8 @@ class _NestEmitter:
             f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemv",
             [
                 _flag(not transposed), self._size(shape[0]), self._size(shape[1]), real(1.0),
-                self._place(matrix, at)[0], self._size(lead), self._place(vector, vector_at)[0], self._size(apart), real(0.0),
-                self._place(s.c, s.c_at)[0], _I64(1),
+                self._place(matrix, at)[0], self._size(lead), self._place(vector, vector_at)[0], self._size(apart),
+                real(0.0), self._place(s.c, s.c_at)[0], _I64(1),
             ],
         )  # fmt: skip
 
