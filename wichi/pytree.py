@@ -102,6 +102,18 @@ def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
     return functools.partial(optree.tree_unflatten, treedef)
 
 
+def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
+    """For each leaf of ``tree`` the leaf of ``prefix`` above it; None is a leaf of ``prefix``.
+
+    Raises:
+        ValueError: ``prefix`` is no tree above ``tree``.
+    """
+    flatten(tree)  # registers dataclasses that are met for the first time
+    spread = optree.broadcast_prefix(prefix, tree, none_is_leaf=True, namespace=_NAMESPACE)
+    everything = optree.tree_leaves(tree, none_is_leaf=True, namespace=_NAMESPACE)
+    return [p for p, leaf in zip(spread, everything, strict=True) if leaf is not None]
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves of ``tree`` from left to right."""
     return flatten(tree)[0]

@@ -16,6 +16,7 @@ import wichi.numpy  # noqa: F401  (fills the registry through which traced value
 from wichi import pytree
 from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed, input_names, leaf_aval
 from wichi.errors import ArgumentError, DtypeError, NonScalarError, UnusedInputError
+from wichi.ops import shaping
 from wichi.trace import forward, frames, reverse
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval, Graph, dce
@@ -25,8 +26,8 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class _AsItIs:
-    """The rewrite of ``jit``: none."""
+class AsItIs:
+    """The rewrite of ``jit``, and of transforms that are complete when they are traced: none."""
 
     name: str = "jit"
 
@@ -159,7 +160,7 @@ def jit(fn: Callable[P, R]) -> Transformed[P, R]:
     >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
     np.float64(25.0)
     """
-    return Transformed(fn, _AsItIs())
+    return Transformed(fn, AsItIs())
 
 
 def grad(
@@ -335,3 +336,13 @@ def _with_zeros(avals: Sequence[Aval], derivatives: Sequence[Any]) -> list[Any]:
 
 def _as(x: Any, like: Aval) -> Any:
     return x if isinstance(x, Boxed) else np.asarray(x, like.dtype)
+
+
+def stop_gradient(x: Any) -> Any:
+    """``x``, a tree, as a constant of differentiation: its derivatives are zero.
+
+    >>> import wichi
+    >>> wichi.grad(lambda x: x * wichi.stop_gradient(x))(3.0)
+    np.float64(3.0)
+    """
+    return pytree.tree_map(lambda leaf: shaping.stop_gradient(leaf) if isinstance(leaf, Boxed) else leaf, x)

@@ -1,0 +1,183 @@
+"""Whole matrices of derivatives, and products with them: ``jacfwd``, ``jacrev``, ``jacobian``, ``hessian``, ``hvp``.
+
+All are ``vmap`` of ``jvp`` or ``vjp`` over the unit vectors, traced into one graph.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import wichi.numpy as wnp
+from wichi import pytree
+from wichi.batching import vmap
+from wichi.compiled import Transformed, leaf_aval
+from wichi.errors import ArgumentError, DtypeError
+from wichi.trace import frames
+from wichi.transforms import AsItIs, grad, jvp, vjp
+
+
+def jacfwd(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+    """The Jacobian by forward mode: one pass along each input element, all at once. Best for few inputs.
+
+    Args:
+        fn: a function of trees of arrays, with float results.
+        argnums: the positional argument to differentiate.
+
+    Returns:
+        a function whose answer is a tree like the result of ``fn`` with, at each leaf, a tree like the argument; its
+        leaves have the shape of the result's leaf followed by that of the argument's.
+
+    Raises:
+        DtypeError: an integer leaf in the argument.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jacfwd(lambda x: x**2)(np.array([1.0, 3.0]))
+    array([[2., 0.],
+           [0., 6.]])
+    """
+
+    @functools.wraps(fn)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacfwd")
+        columns = []
+        for i, x in enumerate(leaves):
+            aval = leaf_aval(x)
+
+            def along(tangent: Any, i: int = i) -> Any:
+                tangents = [tangent if j == i else wnp.zeros_like(y) for j, y in enumerate(leaves)]
+                return jvp(of_one, tuple(leaves), tuple(tangents))[1]
+
+            pushed = vmap(along, out_axes=-1)(_unit_vectors(aval.shape, aval.dtype))
+            columns.append(pytree.tree_map(functools.partial(_unflattened, aval.shape, -1), pushed))
+        found, out_tree = pytree.flatten(columns[0])
+        rows = [[pytree.flatten(c)[0][k] for c in columns] for k in range(len(found))]
+        return pytree.unflatten(out_tree, [pytree.unflatten(treedef, row) for row in rows])
+
+    return Transformed(jacobian_of, AsItIs("jacfwd"))
+
+
+def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+    """The Jacobian by reverse mode: one pass back from each output element, all at once. Best for few outputs.
+
+    As ``jacfwd`` in all else.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jacrev(lambda x: np.sum(x**2))(np.array([1.0, 3.0]))
+    array([2., 6.])
+    """
+
+    @functools.wraps(fn)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacrev")
+        out, pullback = vjp(of_one, *leaves)
+        results, out_tree = pytree.flatten(out)
+        rows = []
+        for k, y in enumerate(results):
+            aval = leaf_aval(y)
+            if aval.dtype.kind != "f":
+                raise DtypeError(
+                    f"jacrev: a result is {aval}; integers have no derivative.", at=frames.describe(frames.user_where())
+                )
+
+            def back(cotangent: Any, k: int = k) -> Any:
+                cotangents = [cotangent if j == k else wnp.zeros_like(z) for j, z in enumerate(results)]
+                return pullback(pytree.unflatten(out_tree, cotangents))
+
+            pulled = vmap(back)(_unit_vectors(aval.shape, aval.dtype))
+            rows.append(pytree.unflatten(treedef, [_unflattened(aval.shape, 0, p) for p in pulled]))
+        return pytree.unflatten(out_tree, rows)
+
+    return Transformed(jacobian_of, AsItIs("jacrev"))
+
+
+def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+    """The Jacobian, by whichever mode takes fewer passes: forward unless there are more inputs than outputs.
+
+    As ``jacfwd`` in all else.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jacobian(np.cumsum)(np.ones(3))
+    array([[1., 0., 0.],
+           [1., 1., 0.],
+           [1., 1., 1.]])
+    """
+
+    @functools.wraps(fn)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        _, leaves, _ = _in_argument(fn, args, kwargs, argnums, "jacobian")
+        outs = pytree.leaves(fn(*args, **kwargs))  # traced for its shapes; nothing of it is computed twice
+        inputs, outputs = (sum(leaf_aval(x).size for x in side) for side in (leaves, outs))
+        chosen = jacfwd if inputs <= outputs else jacrev
+        return chosen(fn, argnums)(*args, **kwargs)
+
+    return Transformed(jacobian_of, AsItIs("jacobian"))
+
+
+def hessian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+    """The matrix of second derivatives of a scalar function, forward over reverse.
+
+    Returns:
+        a function whose answer is a tree of trees like the argument; leaves have the shapes of both leaves in a row.
+
+    >>> import numpy as np, wichi
+    >>> wichi.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
+    array([[6., 2.],
+           [2., 0.]])
+    """
+    return jacfwd(grad(fn, argnums, allow_unused=True), argnums)
+
+
+def hvp(fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    """The Hessian of ``fn(*primals)`` in its first argument times ``tangents[0]``, at the cost of a few gradients.
+
+    Args:
+        fn: a scalar function.
+        primals, tangents: sequences of trees of the same structure; tangents of further arguments change the point
+            along with them, as in ``jvp``.
+
+    B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
+
+    >>> import numpy as np, wichi
+    >>> wichi.hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 1.0]),))
+    array([ 6., 12.])
+    """
+    return jvp(grad(fn, allow_unused=True), primals, tangents)[1]
+
+
+def _in_argument(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnum: int, name: str
+) -> tuple[Callable[..., Any], list[Any], pytree.TreeDef]:
+    """``fn`` as a function of the leaves of one argument; these, and their tree."""
+    at = frames.describe(frames.user_where())
+    if not -len(args) <= argnum < len(args):
+        raise ArgumentError(f"{name}: argnums={argnum}, but there are {len(args)} positional arguments.", at=at)
+    argnum %= len(args)
+    leaves, treedef = pytree.flatten(args[argnum])
+    for x in leaves:
+        if leaf_aval(x).dtype.kind != "f":
+            raise DtypeError(
+                f"{name}: a leaf of argument {argnum} is {leaf_aval(x)}; integers have no derivative.",
+                at=at,
+                fix="make it a float: np.asarray(x, float)",
+            )
+
+    def of_one(*values: Any) -> Any:
+        return fn(*args[:argnum], pytree.unflatten(treedef, values), *args[argnum + 1 :], **kwargs)
+
+    return of_one, leaves, treedef
+
+
+def _unit_vectors(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    size = math.prod(shape)
+    return np.eye(size, dtype=dtype).reshape(size, *shape)
+
+
+def _unflattened(shape: tuple[int, ...], axis: int, x: Any) -> Any:
+    """The axis over unit vectors as the axes of what they were unit vectors of."""
+    old = leaf_aval(x).shape
+    return wnp.reshape(x, (*shape, *old[1:]) if axis == 0 else (*old[:-1], *shape))
