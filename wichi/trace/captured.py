@@ -57,7 +57,7 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
             waiting.append(f.__func__)
         elif isinstance(f, FunctionType):
             ours = frames.is_internal(f.__code__.co_filename)
-            if ours and "<locals>" not in f.__qualname__:
+            if ours and "<locals>" not in f.__code__.co_qualname:  # not the name that functools.wraps has copied
                 continue  # wichi's own functions do not change; those made by a call, as an optimiser's, hold cells
             for dependency in _of_function(f, with_globals=not ours):
                 found.append(dependency)
