@@ -3,10 +3,13 @@
 Nothing is changed in place: new parameters and a new state come back, so the pair can stand inside ``wichi.jit``.
 ``Stepper`` applies one to the Tensors of an eager model.
 
->>> adam_ = adam(1e-2)
->>> state = adam_.init(params)
->>> grads = wichi.grad(loss)(params, x, y)
->>> params, state = adam_.update(grads, state, params)
+>>> optimizer = adam(1e-2)
+>>> params = {"w": np.ones(2)}
+>>> state = optimizer.init(params)
+>>> gradient = wichi.grad(lambda p: np.sum(p["w"] ** 2))(params)
+>>> params, state = optimizer.update(gradient, state, params)
+>>> params["w"]
+array([0.99, 0.99])
 """
 
 from __future__ import annotations
@@ -125,8 +128,13 @@ def _like(number: Any, beside: Any) -> Any:
 class Stepper:
     """An optimiser for the eager loop: changes the arrays of Tensors in place by their ``.grad``.
 
-    >>> optimizer = Stepper(adam(1e-3), mlp.parameters())
-    >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
+    >>> w = wichi.Tensor([1.0, 2.0])
+    >>> optimizer = Stepper(sgd(0.25), [w])
+    >>> (w**2).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.zero_grad()
+    >>> w
+    Tensor([0.5, 1. ])
     """
 
     def __init__(self, optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:

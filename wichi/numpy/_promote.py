@@ -185,6 +185,7 @@ def public(function: Any = None) -> Callable[[F], F]:
             return (function or ours)(*args, **kwargs)
 
         answer.__name__ = answer.__qualname__ = ours.__name__
+        answer.__module__ = ours.__module__
         answer.__doc__ = ours.__doc__ or _summary(function)
         answer.__wrapped__ = ours  # type: ignore[attr-defined]
         answer.numpy_function = function  # type: ignore[attr-defined]
