@@ -7,6 +7,7 @@ from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
 from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+from wichi.njitted import njit
 from wichi.nn import MLP
 from wichi.tensor import Tensor
 from wichi.trace.ir import Graph
@@ -16,6 +17,6 @@ from wichi.value import Value
 __version__ = "0.1.0"
 __all__ = [
     "MLP", "DataModule", "Graph", "Tensor", "Value", "WichiError", "cache", "config", "debug", "errors", "grad",
-    "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jit", "jvp", "make_graph", "nn", "numpy", "optim", "pytree",
-    "stop_gradient", "utils", "value_and_grad", "vjp", "vmap",
+    "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jit", "jvp", "make_graph", "njit", "nn", "numpy", "optim",
+    "pytree", "stop_gradient", "utils", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
