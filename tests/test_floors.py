@@ -27,6 +27,7 @@ ROOMS = {
     "graphviz": {"wichi.trace.show"},
     "numba": {"wichi.kernels.bridge", "wichi.kernels.door_native", "wichi.kernels.native"},
     "llvmlite": {
+        "wichi.kernels.bridge",
         "wichi.kernels.door_native",
         "wichi.kernels.emit",
         "wichi.kernels.link",
