@@ -158,6 +158,9 @@ def test_unused_may_be_meant() -> None:
     assert wichi.grad(lambda x: wichi.grad(lambda y: x * 1.0)(2.0) + x)(1.0) == 1.0  # nor are inner gradients
 
 
+MASKED = np.ma.masked_array(X, X > 0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -165,6 +168,9 @@ def test_unused_may_be_meant() -> None:
         (lambda: wichi.grad(np.sum)(np.array(["a"])), errors.DtypeError, "<U1"),
         (lambda: wichi.jit(np.sum)(np.array([None])), errors.DtypeError, "object"),
         (lambda: wichi.jit(np.sin)(np.ones(2, np.float16)), errors.DtypeError, "float16"),
+        (lambda: wichi.jit(np.sin)(np.ma.masked_array(X, X > 0)), errors.DtypeError, "MaskedArray"),
+        (lambda: wichi.jit(lambda x: x + MASKED)(X), errors.DtypeError, "filled"),
+        (lambda: wichi.Tensor(np.ma.masked_array(X, X > 0)), errors.DtypeError, "MaskedArray"),
         (lambda: wichi.jit(np.sin)(np.int8(1)), errors.DtypeError, "float16"),
         (lambda: wichi.jit(lambda x: x.astype(complex))(X), errors.DtypeError, "complex128"),
         (lambda: wichi.jit(lambda x: x * 1j)(X), errors.DtypeError, "complex128"),

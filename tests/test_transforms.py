@@ -427,3 +427,22 @@ def test_functions_made_by_the_same_call_do_not_share_a_trace():
     state = plain.init(p)
     np.testing.assert_allclose(wichi.jit(plain.update)(p, state, p)[0], p - 0.1)
     np.testing.assert_allclose(wichi.jit(nesterov.update)(p, state, p)[0], p - 0.18)
+
+
+X = np.array([0.5, -1.0, 2.0])
+
+
+def test_trees_that_differ_between_calls_are_traced_apart():
+    f = wichi.grad(lambda p: sum(np.sum(v**2) for v in p.values()))
+    for tree in ({"a": X}, {"a": X, "b": 2 * X}, {"b": X[:1]}, {"a": X}):
+        found = f(tree)
+        assert found.keys() == tree.keys()
+        for k, v in tree.items():
+            np.testing.assert_array_equal(found[k], 2 * v)
+
+
+def test_memory_maps_are_plain_arrays(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float64, "w+", shape=(3,))
+    x[:] = [1.0, 2.0, 3.0]
+    for _ in range(3):
+        np.testing.assert_array_equal(wichi.grad(lambda x: np.sum(x**2))(x), [2, 4, 6])

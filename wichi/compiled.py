@@ -28,7 +28,7 @@ from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
-from wichi.trace.tracer import Tracer, supported, trace
+from wichi.trace.tracer import Tracer, refuse_subclass, supported, trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -153,11 +153,11 @@ class Transformed(Generic[P, R]):
         if not found.called:
             found.called = True
             return
-        executable = found.run.executable
-        if executable is None or found.captured:
-            return
+        executable, known = found.run.executable, self._dependencies
+        if executable is None or found.captured or known is None or len(known) != len(found.depends_on):
+            return  # not compiled (debugging), or another thread has just traced anew
         if found.direct is None:
-            door = executable.door(tuple(zip(self._dependencies or (), found.depends_on, strict=True)))
+            door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
             if door is None:
                 return
             found.direct = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
@@ -295,6 +295,7 @@ def _table(fn: Callable[..., Any], rewrite: Rewrite) -> dict[Any, list[CompiledT
 # --- arguments -----------------------------------------------------------------------------------------------------
 def leaf_aval(x: Any) -> Aval:
     if isinstance(x, np.ndarray | np.generic):
+        refuse_subclass(x, "An argument")
         return Aval(x.shape, supported(x.dtype, "An argument"))
     if isinstance(x, Boxed):
         return x.aval

@@ -19,7 +19,7 @@ from wichi.trace.forward import add
 from wichi.trace.ir import Aval, Where
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.reverse import cotangents
-from wichi.trace.tracer import supported
+from wichi.trace.tracer import refuse_subclass, supported
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -201,6 +201,7 @@ def plain_array(data: Any) -> Array:
             at=frames.describe(frames.user_where()),
             fix="np.stack([...])",
         )
+    refuse_subclass(data, "The data of a Tensor")
     try:
         array = np.array(data)
     except ValueError as error:  # ragged lists

@@ -48,6 +48,21 @@ def supported(dtype: np.dtype[Any], what: str = "This value") -> np.dtype[Any]:
     )
 
 
+def refuse_subclass(x: Any, what: str = "This value") -> None:
+    """Raise for a subclass of ndarray: the operators of ``np.matrix``, masks and units would be lost unnoticed.
+
+    Raises:
+        DtypeError: ``x`` is an ndarray of another class than NumPy's own (memory maps are plain enough).
+    """
+    if isinstance(x, np.ndarray) and type(x) is not np.ndarray and not isinstance(x, np.memmap):
+        raise DtypeError(
+            f"{what} is a {type(x).__name__}, whose operators may mean something else than an array's.",
+            at=frames.describe(frames.user_where()),
+            because="wichi computes with plain arrays, and would ignore masks, units and the like",
+            fix="np.asarray(x), if the plain numbers are meant; for a masked array x.filled(...)",
+        )
+
+
 class Trace:
     """One run of a function on traced values: a builder, its depth, and what it captured from outer traces."""
 
@@ -69,6 +84,7 @@ class Trace:
         if isinstance(x, Boxed):  # an eager Tensor: read by its data
             x = x.array()
         if isinstance(x, np.ndarray):
+            refuse_subclass(x)
             if x.dtype not in _SUPPORTED:
                 supported(x.dtype)
                 x = x.astype(x.dtype.newbyteorder("="))
