@@ -2,7 +2,8 @@
 
 Only ``+ - * /``, comparisons, selects and integer operations on the bits of a float are used, so any LLVM target runs
 them at the width it has; no fused multiply-add is assumed. Where a range needs more (the sine of 1e9) the whole block
-goes to the C library, by one branch a block. float32 is computed in float64 and rounded once.
+goes to the C library, by one branch a block. exp, log and tanh have formulas of their own for float32; the others are
+computed in float64 there and rounded once.
 
 ``docs/vecmath.md`` has the measured errors. Methods and coefficients, where not said otherwise, are those of FreeBSD's
 msun (fdlibm, Sun Microsystems 1993; https://www.netlib.org/fdlibm), rewritten without branches.
@@ -12,13 +13,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-_F64, _I64 = ir.DoubleType(), ir.IntType(64)
-_MAGIC = 6755399441055744.0  # 1.5 * 2**52: added to a float it leaves the nearest integer in the low bits
-_MAGIC_BITS = 0x4338000000000000
+_F32, _F64, _I32, _I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+
+
+class Format(NamedTuple):
+    """A float format: the integer as wide, mantissa bits, bias of the exponent, and the number that rounds.
+
+    ``magic`` is 1.5 * 2**mantissa: added to a float it leaves the nearest integer in the low bits.
+    """
+
+    real: Any
+    integer: Any
+    mantissa: int
+    bias: int
+    magic: float
+    magic_bits: int
+
+    @property
+    def sign(self) -> int:
+        return -(1 << (self.integer.width - 1))
+
+
+_DOUBLE = Format(_F64, _I64, 52, 1023, 6755399441055744.0, 0x4338000000000000)
+_SINGLE = Format(_F32, _I32, 23, 127, 12582912.0, 0x4B400000)
+
+
+def _format_of(kind: Any) -> Format:
+    element = kind.element if isinstance(kind, ir.VectorType) else kind
+    return _SINGLE if element in (_F32, _I32) else _DOUBLE
+
+
 _LN2_HI, _LN2_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # hi has 32 bits, so k * hi is exact
 
 
@@ -31,7 +59,7 @@ def _beside(kind: Any, element: Any) -> Any:
 
 
 class Real:
-    """A float64 number or vector with Python's operators, so that the formulas below read as formulas."""
+    """A float or a vector of floats with Python's operators, so that the formulas below read as formulas."""
 
     __slots__ = ("b", "value")
 
@@ -80,14 +108,14 @@ class Real:
         return Real(self.b, _constant(self.value.type, high)).where(below > high, below)
 
     def bits(self) -> Bits:
-        return Bits(self.b, self.b.bitcast(self.value, _beside(self.value.type, _I64)))
+        return Bits(self.b, self.b.bitcast(self.value, _beside(self.value.type, _format_of(self.value.type).integer)))
 
     def magnitude(self) -> Real:
-        return (self.bits() & 0x7FFFFFFFFFFFFFFF).real()
+        return (self.bits() & ~_format_of(self.value.type).sign).real()
 
     def signed_like(self, other: Real) -> Real:
         """This magnitude with the sign of ``other``."""
-        return (self.bits() | (other.bits() & -0x8000000000000000)).real()
+        return (self.bits() | (other.bits() & _format_of(self.value.type).sign)).real()
 
     def polynomial(self, *coefficients: float) -> Real:
         """``c0 + c1 x + c2 x**2 + ...`` by Estrin's scheme: pairs first, so that few steps wait for each other."""
@@ -101,7 +129,7 @@ class Real:
 
 
 class Bits:
-    """The 64 bits of a float, or an integer as wide."""
+    """The bits of a float, or an integer as wide."""
 
     __slots__ = ("b", "value")
 
@@ -138,21 +166,24 @@ class Bits:
 
     def real(self) -> Real:
         """The float that has these bits."""
-        return Real(self.b, self.b.bitcast(self.value, _beside(self.value.type, _F64)))
+        return Real(self.b, self.b.bitcast(self.value, _beside(self.value.type, _format_of(self.value.type).real)))
 
     def to_real(self) -> Real:
-        """The float equal to this integer, of less than 52 bits."""
-        return (self + _MAGIC_BITS).real() - _MAGIC
+        """The float equal to this integer, which must be shorter than the mantissa."""
+        f = _format_of(self.value.type)
+        return (self + f.magic_bits).real() - f.magic
 
     def power_of_two(self) -> Real:
-        """``2**self`` for -1022 <= self <= 1023."""
-        return ((self + 1023) << 52).real()
+        """``2**self`` within the range of normal numbers."""
+        f = _format_of(self.value.type)
+        return ((self + f.bias) << f.mantissa).real()
 
 
 def _rounded(x: Real) -> tuple[Bits, Real]:
     """The nearest integer, as an integer and as a float; nan gives some integer and nan."""
-    shifted = x + _MAGIC
-    return shifted.bits() - _MAGIC_BITS, shifted - _MAGIC
+    f = _format_of(x.value.type)
+    shifted = x + f.magic
+    return shifted.bits() - f.magic_bits, shifted - f.magic
 
 
 def _scaled(x: Real, k: Bits) -> Real:
@@ -321,10 +352,49 @@ def cos(x: Real) -> Real:
     return (answer.bits() ^ (((quadrant + 1) & 2) << 62)).real()
 
 
-FUNCTIONS: dict[str, Callable[[Real], Real]] = {
+# --- float32: Cephes' expf.c, logf.c and tanhf.c (S. L. Moshier), without branches ----------------------------------
+_LN2_HI_32, _LN2_LO_32 = 0.693359375, -2.12194440e-4
+_EXP_32 = (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
+_LOG_32 = (3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1, -1.2420140846e-1,
+           1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2)  # fmt: skip
+_TANH_32 = (-3.33332819422e-1, 1.33314422036e-1, -5.37397155531e-2, 2.06390887954e-2, -5.70498872745e-3)
+_SQRT_HALF_BITS_32 = 0x3F3504F3
+
+
+def exp_32(x: Real) -> Real:
+    x = x.clipped(-104.0, 89.0)
+    k, n = _rounded(x * 1.44269504088896341)
+    r = (x - n * _LN2_HI_32) - n * _LN2_LO_32
+    return _scaled(1.0 + (r + r * r * r.polynomial(*_EXP_32)), k)
+
+
+def log_32(x: Real) -> Real:
+    b, kind = x.b, x.value.type
+    tiny = x < 1.17549435e-38
+    scaled = (x * 33554432.0).where(tiny, x)
+    added = Real(b, _constant(kind, 25.0)).where(tiny, 0.0)
+    bits = scaled.bits() + (0x3F800000 - _SQRT_HALF_BITS_32)
+    k = ((bits >> 23) - 127).to_real() - added
+    f = ((bits & 0x007FFFFF) + _SQRT_HALF_BITS_32).real() - 1.0
+    z = f * f
+    rest = f * z * f.polynomial(*_LOG_32) + k * _LN2_LO_32 - z * 0.5
+    return _log_edges(f + rest + k * _LN2_HI_32, x)
+
+
+def tanh_32(x: Real) -> Real:
+    a = x.magnitude().clipped(0.0, 10.0)
+    z, small = a * a, a < 0.625
+    near = a + a * z * z.polynomial(*_TANH_32)
+    far = 1.0 - 2.0 / (exp_32(a + a) + 1.0)
+    return near.where(small, far).signed_like(x).where(x.equals(x), x)
+
+
+Formula = Callable[[Real], Real]
+FUNCTIONS: dict[str, Formula] = {
     "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log2": log2, "log1p": log1p, "tanh": tanh,
     "sin": sin, "cos": cos,
 }  # fmt: skip
+SINGLE: dict[str, Formula] = {"exp": exp_32, "log": log_32, "tanh": tanh_32}
 _LIMITED = {"sin": TRIGONOMETRIC_LIMIT, "cos": TRIGONOMETRIC_LIMIT}
 
 
@@ -332,6 +402,8 @@ def emit(b: ir.IRBuilder, name: str, x: Any, by_library: Callable[[], Any]) -> A
     """``name`` of a float or vector of floats; ``by_library`` computes it by the C library."""
     kind = x.type
     element = kind.element if isinstance(kind, ir.VectorType) else kind
+    if element == _F32 and name in SINGLE:
+        return SINGLE[name](Real(b, x)).value
     wide = x if element == _F64 else b.fpext(x, _beside(kind, _F64))
 
     def by_formula() -> Any:
