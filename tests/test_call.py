@@ -144,8 +144,35 @@ def test_trees():
         assert value == first[0]
         np.testing.assert_array_equal(gradient["a"], [0, 2, 4])
         assert gradient["b"][1] == 2
-    assert len(f._direct_trees) == 1
+    assert len(f._direct) == 1
     assert f({"a": np.arange(3.0), "b": [np.ones(2), np.float64(3.0)]})[0] == 11
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"a": X}, {"a": X, "c": [X, X]}, {"a": X, "b": [X]}, {"a": X, "b": (X, X)}, [X, X, X], {"a": [X], "b": [X, X]}],
+    ids=str,
+)
+def test_trees_of_another_structure_are_not_taken_for_the_first(other):
+    f = wichi.grad(lambda p: sum(np.sum(leaf**2) for leaf in wichi.pytree.leaves(p)))
+    tree = {"a": X, "b": [X, 2 * X]}
+    for _ in range(4):
+        for t in (tree, other):
+            want = wichi.pytree.tree_map(lambda x: 2 * x, t)
+            found = f(t)
+            assert wichi.pytree.flatten(found)[1] == wichi.pytree.flatten(want)[1]
+            for a, b in zip(wichi.pytree.leaves(found), wichi.pytree.leaves(want), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_modules_go_through_optree():
+    mlp = wichi.MLP([3, 4, 2], seed=0)
+    f = wichi.value_and_grad(lambda m, x: np.sum(m(x) ** 2))
+    first = f(mlp, np.ones((5, 3)))
+    for _ in range(3):
+        assert f(mlp, np.ones((5, 3)))[0] == first[0]
+    assert len(f._direct_trees) == 1
+    assert f(wichi.MLP([3, 4, 2], seed=1), np.ones((5, 3)))[0] != first[0]
 
 
 def test_outputs_are_fresh_and_live_on():

@@ -116,7 +116,8 @@ class Transformed(Generic[P, R]):
         self._name = "f" if name == "<lambda>" else name
         self._traces = _table(fn, rewrite)
         self._dependencies: list[Dependency] | None = None
-        # Fast calls of the signatures used last; replaced as a whole, so threads see one tuple or the other.
+        # Fast calls of the signatures used last: of arguments, and of the leaves of trees that only optree can take
+        # apart. Replaced as a whole, so threads see one tuple or the other.
         self._direct: tuple[Callable[[Sequence[Any]], Any], ...] = ()
         self._direct_trees: tuple[tuple[pytree.TreeDef, Callable[[Sequence[Any]], Any]], ...] = ()
 
@@ -156,15 +157,18 @@ class Transformed(Generic[P, R]):
         executable, known = found.run.executable, self._dependencies
         if executable is None or found.captured or known is None or len(known) != len(found.depends_on):
             return  # not compiled (debugging), or another thread has just traced anew
+        plain = len(leaves) == len(args) and all(map(_is, leaves, args))
+        extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
         if found.direct is None:
             door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
             if door is None:
                 return
             found.direct = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
-        flat = len(leaves) == len(args) and all(map(_is, leaves, args))
-        if flat and found.direct not in self._direct:
+            if extract is not None:
+                found.direct = _from_tree(extract, found.direct)
+        if (plain or extract is not None) and found.direct not in self._direct:
             self._direct = (found.direct, *self._direct)[:_MOST_DIRECT]
-        elif not flat and all(d is not found.direct for _, d in self._direct_trees):
+        elif not plain and extract is None and all(d is not found.direct for _, d in self._direct_trees):
             self._direct_trees = ((treedef, found.direct), *self._direct_trees)[:_MOST_DIRECT]
 
     def __repr__(self) -> str:
@@ -279,6 +283,18 @@ def _users_part(traceback: types.TracebackType | None) -> types.TracebackType | 
     for part in reversed(kept):
         short = types.TracebackType(short, part.tb_frame, part.tb_lasti, part.tb_lineno)
     return short
+
+
+def _from_tree(
+    extract: Callable[[Any], list[Any] | None], direct: Callable[[Sequence[Any]], Any]
+) -> Callable[[Sequence[Any]], Any]:
+    """A fast call that takes the leaves out of its arguments first."""
+
+    def call(args: Sequence[Any]) -> Any:
+        leaves = extract(args)
+        return NOT_MINE if leaves is None else direct(leaves)
+
+    return call
 
 
 def _is(a: Any, b: Any) -> bool:

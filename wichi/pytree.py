@@ -102,6 +102,41 @@ def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
     return functools.partial(optree.tree_unflatten, treedef)
 
 
+def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
+    """What takes the leaves out of trees of this one structure, several times faster than ``flatten``.
+
+    It answers None for a tree of another structure. There is none (None) for trees that hold more than dicts, lists,
+    tuples and ``None``. The code is generated: a straight line of lookups, one a node.
+    """
+    lines: list[str] = []
+    keys: list[Any] = []
+    waiting: list[tuple[str, Any]] = [("tree", unflatten(treedef, range(treedef.num_leaves)))]
+    order: dict[int, str] = {}
+    while waiting:
+        name, node = waiting.pop()
+        if type(node) is int:
+            order[node] = name
+            continue
+        if node is None:
+            lines.append(f"if {name} is not None: return None")
+            continue
+        if type(node) not in (dict, list, tuple):
+            return None
+        lines.append(f"if type({name}) is not {type(node).__name__} or len({name}) != {len(node)}: return None")
+        for key, child in node.items() if type(node) is dict else enumerate(node):
+            child_name = f"{name}_{len(keys)}"
+            lines.append(f"{child_name} = {name}[keys[{len(keys)}]]")
+            keys.append(key)
+            waiting.append((child_name, child))
+    leaf_names = [order[i] for i in range(len(order))]
+    body = "\n        ".join([*lines, f"return [{', '.join(leaf_names)}]"])
+    text = f"def extract(tree):\n    try:\n        {body}\n    except KeyError:\n        return None\n"
+    space: dict[str, Any] = {"keys": keys}
+    exec(compile(text, "<leaves of a tree>", "exec"), space)
+    extract: Callable[[Any], list[Any] | None] = space["extract"]
+    return extract
+
+
 def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
     """For each leaf of ``tree`` the leaf of ``prefix`` above it; None is a leaf of ``prefix``.
 
