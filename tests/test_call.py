@@ -78,6 +78,13 @@ def test_non_contiguous_arrays_of_the_right_shape():
     assert f(unaligned) == f(X)
 
 
+def test_refusals_do_not_pile_up():
+    f = warmed(wichi.jit(lambda x: np.sum(x)), X)
+    for _ in range(5):
+        f(np.arange(20.0)[::2])
+    assert len(f._direct) == 1
+
+
 def test_wrong_number_of_arguments():
     f = warmed(wichi.jit(lambda x, y: x + y), X, X)
     with pytest.raises(TypeError):
@@ -118,6 +125,31 @@ def test_cells_are_compared_on_each_call():
     k = 5.0
     for _ in range(4):
         assert g(np.ones(10)) == 50
+
+
+def test_functions_of_equal_code_look_into_their_own_cells():
+    """They share a trace while their cells hold the same objects; one's change must not reach the other."""
+
+    def make():
+        k = 2.0
+
+        def change(value):
+            nonlocal k
+            k = value
+
+        return wichi.jit(lambda x: np.sum(x * k)), change
+
+    (f, change_f), (g, change_g) = make(), make()
+    for _ in range(4):
+        assert f(np.ones(3)) == g(np.ones(3)) == 6
+    assert f._direct
+    assert g._direct
+    change_f(5.0)
+    for _ in range(4):
+        assert (f(np.ones(3)), g(np.ones(3))) == (15, 6)
+    change_g(7.0)
+    for _ in range(4):
+        assert (f(np.ones(3)), g(np.ones(3))) == (15, 21)
 
 
 def test_captured_arrays_are_read_anew():

@@ -83,7 +83,6 @@ class CompiledTrace:
     out_tree: pytree.TreeDef
     depends_on: tuple[Any, ...]
     captured: tuple[Boxed, ...] = ()
-    direct: Callable[[Sequence[Any]], Any] | None = None  # the fast call, from the second call on
     called: bool = False
     derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
 
@@ -117,9 +116,11 @@ class Transformed(Generic[P, R]):
         self._traces = _table(fn, rewrite)
         self._dependencies: list[Dependency] | None = None
         # Fast calls of the signatures used last: of arguments, and of the leaves of trees that only optree can take
-        # apart. Replaced as a whole, so threads see one tuple or the other.
+        # apart. Replaced as a whole, so threads see one tuple or the other. They belong to this function, not to the
+        # trace, which functions of equal code share: they look into this function's own cells and globals.
         self._direct: tuple[Callable[[Sequence[Any]], Any], ...] = ()
         self._direct_trees: tuple[tuple[pytree.TreeDef, Callable[[Sequence[Any]], Any]], ...] = ()
+        self._shortened: tuple[CompiledTrace, ...] = ()  # the traces that have one
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         answer: R
@@ -154,22 +155,24 @@ class Transformed(Generic[P, R]):
         if not found.called:
             found.called = True
             return
+        if any(found is trace for trace in self._shortened):
+            return  # its fast call has refused this time: a strided array, for instance
         executable, known = found.run.executable, self._dependencies
         if executable is None or found.captured or known is None or len(known) != len(found.depends_on):
             return  # not compiled (debugging), or another thread has just traced anew
         plain = len(leaves) == len(args) and all(map(_is, leaves, args))
         extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
-        if found.direct is None:
-            door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
-            if door is None:
-                return
-            found.direct = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
-            if extract is not None:
-                found.direct = _from_tree(extract, found.direct)
-        if (plain or extract is not None) and found.direct not in self._direct:
-            self._direct = (found.direct, *self._direct)[:_MOST_DIRECT]
-        elif not plain and extract is None and all(d is not found.direct for _, d in self._direct_trees):
-            self._direct_trees = ((treedef, found.direct), *self._direct_trees)[:_MOST_DIRECT]
+        door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
+        if door is None:
+            return
+        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
+        self._shortened = (found, *self._shortened)[:_MOST_DIRECT]
+        if plain:
+            self._direct = (fast, *self._direct)[:_MOST_DIRECT]
+        elif extract is not None:
+            self._direct = (_from_tree(extract, fast), *self._direct)[:_MOST_DIRECT]
+        else:
+            self._direct_trees = ((treedef, fast), *self._direct_trees)[:_MOST_DIRECT]
 
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {self._name}>"
