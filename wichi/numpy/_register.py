@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DtypeError
-from wichi.numpy import _creation, _indexing, _pointwise, _products, _reducing, _shaping
+from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
@@ -15,12 +15,10 @@ from wichi.trace.boxed import registry
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import supported
 
-_ALIASES = {"absolute": np.abs, "max": np.amax, "min": np.amin, "round": np.around}
-
 
 def _array_functions() -> dict[Any, Any]:
     found = {}
-    for module in (_creation, _indexing, _products, _reducing, _shaping, _pointwise):
+    for module in (_composed, _creation, _indexing, _products, _reducing, _shaping, _pointwise):
         for function in vars(module).values():
             theirs = getattr(function, "numpy_function", None)
             if theirs is not None:
@@ -28,6 +26,7 @@ def _array_functions() -> dict[Any, Any]:
     found.update(_pointwise.UFUNCS)
     found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size})
     found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
+    found[np.around] = _pointwise.round
     return found
 
 
