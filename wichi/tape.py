@@ -60,14 +60,15 @@ class Recording:
 class Recorded(Boxed):
     """A value within one operation."""
 
-    __slots__ = ("data", "recording", "slot")
+    __slots__ = ("_aval", "data", "recording", "slot")
 
     def __init__(self, recording: Recording, slot: int, data: Any) -> None:
         self.recording, self.slot, self.data = recording, slot, data
+        self._aval = Aval(data.shape, data.dtype)  # asked for several times in each operation
 
     @property
     def aval(self) -> Aval:
-        return Aval(self.data.shape, self.data.dtype)
+        return self._aval
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         return self.recording.stage(prim, args, params)

@@ -97,6 +97,9 @@ def pointwise(ufunc: np.ufunc, prim: Primitive, *args: Any) -> Any:
     """``prim`` on ``args`` as NumPy would run ``ufunc``: promoted, cast and broadcast."""
     avals = [aval_of(a) for a in args]
     dtypes, _ = resolve(ufunc, avals)
+    first = avals[0]
+    if all(a == first and d == first.dtype and not a.weak for a, d in zip(avals, dtypes, strict=True)):
+        return prim(*args)  # nothing to cast or to broadcast
     if all(a.weak for a in avals) and all(
         a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed)
     ):
