@@ -1,4 +1,4 @@
-"""``vmap``: a fit of one curve becomes a fit of a thousand, in one native call a step; its Hessian shows the uncertainty."""
+"""``vmap``: the fit of one curve becomes the fit of a thousand, in one native call a step; Hessians give error bars."""
 
 import numpy as np
 
