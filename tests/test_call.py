@@ -314,3 +314,25 @@ def test_reference_counts_stay():
         f(X[:-1][::-1])  # refused by the first, found by the second
     after = [sys.getrefcount(o) for o in counted]
     assert all(abs(a - b) < 50 for a, b in zip(after, before, strict=True))
+
+
+def test_no_second_blas_and_no_threads_of_ours(tmp_path):
+    """Matrix products use the BLAS that NumPy has loaded; neither import nor call starts a thread.
+
+    Of a process that finds its code on disk: numba itself, imported to compile, loads SciPy's BLAS.
+    """
+    code = (
+        "import sys, threading\nimport numpy as np\nfrom threadpoolctl import threadpool_info\n"
+        "np.ones((2, 2)) @ np.ones((2, 2))\nbefore = [p['filepath'] for p in threadpool_info()]\n"
+        "import wichi\n"
+        "f = wichi.value_and_grad(lambda w: np.sum(np.tanh(w @ w)))\n"
+        "for _ in range(3): f(np.ones((64, 64)))\n"
+        "assert threading.active_count() == 1\n"
+        "print([p['filepath'] for p in threadpool_info()] == before, 'numba' in sys.modules)\n"
+    )
+    environment = {**os.environ, "WICHI_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True)
+    if sys.platform.startswith("linux"):  # where there is a disk cache
+        assert done.stdout.split() == ["True", "False"]
