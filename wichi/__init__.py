@@ -3,6 +3,7 @@
 from wichi import cache, errors, nn, numpy, optim, pytree, utils
 from wichi.batching import vmap
 from wichi.config import config
+from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
@@ -16,7 +17,40 @@ from wichi.value import Value
 
 __version__ = "0.1.0"
 __all__ = [
-    "MLP", "DataModule", "Graph", "Tensor", "Value", "WichiError", "cache", "config", "debug", "errors", "grad",
-    "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jit", "jvp", "make_graph", "njit", "nn", "numpy", "optim",
-    "pytree", "stop_gradient", "utils", "value_and_grad", "vjp", "vmap",
+    "MLP",
+    "DataModule",
+    "Graph",
+    "Tensor",
+    "Value",
+    "WichiError",
+    "associative_scan",
+    "cache",
+    "cond",
+    "config",
+    "debug",
+    "errors",
+    "fori_loop",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "jit",
+    "jvp",
+    "make_graph",
+    "map",
+    "njit",
+    "nn",
+    "numpy",
+    "optim",
+    "pytree",
+    "scan",
+    "stop_gradient",
+    "switch",
+    "utils",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+    "while_loop",
 ]  # fmt: skip

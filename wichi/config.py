@@ -20,9 +20,12 @@ class Config:
     Attributes:
         internal_frames: keep wichi's own frames in the tracebacks of its errors
             (starts from the environment: ``WICHI_TRACEBACK=full``).
+        tape_bytes: the most memory that reverse mode of one ``while_loop`` may take for the states of its rounds.
+            Read when a function is traced.
     """
 
     internal_frames: bool = False
+    tape_bytes: int = 2**30
 
 
 config = Config(internal_frames=os.environ.get("WICHI_TRACEBACK") == "full")

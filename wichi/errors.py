@@ -169,6 +169,16 @@ class EscapedValueError(WichiError, RuntimeError):
     code = "W302"
 
 
+class LoopError(WichiError, MemoryError, ValueError):
+    """A loop or a branch whose parts do not fit together, or whose way back needs more memory than is allowed.
+
+    >>> wichi.while_loop(lambda x: x < 10, lambda x: (x, 1), 0.0)  # fails: the carry changes from one value to two
+    >>> wichi.while_loop(lambda x: x < 10, lambda x: x + 1, 0.0)  # works
+    """
+
+    code = "W303"
+
+
 class NonFiniteError(WichiError, FloatingPointError):
     """The first nan or infinity met under ``wichi.debug(nans=True)``.
 

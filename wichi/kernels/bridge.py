@@ -48,14 +48,19 @@ def numba_function(
     outs = [f"    out{i} = empty({plan.outputs[i].shape}, dtype{i})" for i in arrays]
     arena = f"empty({plan.arena_bytes + 64}, uint8)" if plan.arena_bytes > _ON_STACK else "None"
     given = f"({''.join(f'{x}, ' for x in inputs)}), ({''.join(f'out{i}, ' for i in arrays)}), {arena}"
+    kind, what = "IndexError", "an index is outside its axis"
+    if any(failure != "index" for failure, _ in plan.failures):
+        kind, what = "RuntimeError", "an equation failed: " + ", ".join(sorted({f for f, _ in plan.failures}))
     text = "\n".join(
         [
             f"def {name}({', '.join(parameters)}):",
             *checks,
             *outs,
             f"    answer = run({given})",
+            "    if answer[0] < 0:",
+            '        raise KeyboardInterrupt("interrupted")',
             "    if answer[0] != 0:",
-            f'        raise IndexError("{name}: an index is outside its axis")',
+            f'        raise {kind}("{name}: {what}")',
             *(f"    out{i} = answer[{k}]" for k, i in enumerate(numbers, 1)),
             f"    return {result}",
         ]

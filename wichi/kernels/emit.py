@@ -16,26 +16,34 @@ from llvmlite import ir
 
 from wichi.kernels import scalars
 from wichi.kernels.loops import (
+    INTERRUPTED,
     Accumulate,
     Assign,
     Begin,
+    Branch,
     Check,
     Compute,
     Declare,
     End,
     Extent,
+    Free,
     Gemm,
+    Grow,
     Index,
     Literal,
     Load,
     Loop,
     Nest,
+    Poll,
     Program,
     Read,
     RuntimeScalar,
     Statement,
     Store,
+    Tape,
+    While,
     neutral,
+    walk,
 )  # fmt: skip
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -64,21 +72,11 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
             _NestEmitter(module, nest, program, blas_integer_bits).function,
             [*(pointers[b] for b in nest.buffers), sizes, numbers],
         )
-        if any(type(s) is Check for s in _walk(nest.body)):
+        if any(isinstance(s, Check | Poll | Tape) for s in walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
                 builder.ret(status)
     builder.ret(_I64(0))
     return function
-
-
-def _walk(body: Sequence[Statement]) -> list[Statement]:
-    found, rest = [], list(body)
-    while rest:
-        s = rest.pop()
-        found.append(s)
-        if isinstance(s, Loop):
-            rest.extend(s.body)
-    return found
 
 
 class _NestEmitter:
@@ -102,6 +100,7 @@ class _NestEmitter:
         self.dtypes: dict[int, np.dtype[Any]] = {}
         self.accumulators: dict[int, tuple[Any, Begin]] = {}
         self.size_values: dict[int, Any] = {}
+        self.tapes: dict[int, Any] = {}  # slots for the address and the capacity in bytes, and the record
         self.lanes = 0  # > 0 inside the blocks of a vector loop
         self.mask: Any = None  # the lanes that count, in the last block
         self.varying: set[int] = set()  # values that are vectors there
@@ -113,7 +112,7 @@ class _NestEmitter:
 
     def _load_sizes(self, nest: Nest) -> None:
         """All sizes at the top, once: they are invariant, and loops stay clean."""
-        for s in _walk(nest.body):
+        for s in walk(nest.body):
             for extent in _extents(s):
                 if not isinstance(extent, int) and extent.slot not in self.size_values:
                     place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
@@ -206,7 +205,8 @@ class _NestEmitter:
             total = (
                 step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
             )
-        return b.gep(self.buffers[buffer], [total], inbounds=True), apart
+        base = b.load(self.tapes[buffer][0]) if buffer < 0 else self.buffers[buffer]
+        return b.gep(base, [total], inbounds=True), apart
 
     def _access(self, index: Index) -> str:
         """How a vector block touches memory: 'same' for every lane, 'dense', or 'apart'."""
@@ -324,6 +324,87 @@ class _NestEmitter:
         b.cbranch(b.icmp_signed("<", following, stop), body, after)
         b.position_at_end(after)
 
+    def repeat(self, s: While) -> None:
+        b = self.builder
+        header, body, after = (b.append_basic_block(name) for name in ("header", "body", "after"))
+        b.branch(header)
+        b.position_at_end(header)
+        self._emit(s.header)
+        well = b.icmp_signed("==", b.load(self.status), _I64(0))
+        b.cbranch(b.and_(self.values[s.condition], well), body, after)
+        b.position_at_end(body)
+        self._emit(s.body)
+        b.branch(header)
+        b.position_at_end(after)
+
+    def branch(self, s: Branch) -> None:
+        with self.builder.if_else(self.values[s.condition]) as (then, otherwise):
+            with then:
+                self._emit(s.then)
+            with otherwise:
+                self._emit(s.otherwise)
+
+    def poll(self, s: Poll) -> None:
+        b = self.builder
+        with b.goto_entry_block():
+            rounds = b.alloca(_I64)
+            b.store(_I64(0), rounds)
+        count = b.add(b.load(rounds), _I64(1))
+        b.store(count, rounds)
+        address = b.load(b.gep(self.numbers, [_I64(s.slot)], inbounds=True))
+        due = b.icmp_unsigned("==", b.urem(count, _I64(s.every)), _I64(0))
+        with b.if_then(b.and_(due, b.icmp_signed("!=", address, _I64(0))), likely=False):
+            ask = b.inttoptr(address, ir.FunctionType(_I64, []).as_pointer())
+            with b.if_then(b.icmp_signed("!=", b.call(ask, []), _I64(0)), likely=False):
+                b.store(_I64(INTERRUPTED), self.status)
+
+    # --- memory that grows ---
+
+    def tape(self, s: Tape) -> None:
+        b, kind = self.builder, scalars.memory_type(s.dtype).as_pointer()
+        self.tapes[s.buffer] = (self._slot(kind), self._slot(_I64), s)
+        b.store(ir.Constant(kind, None), self.tapes[s.buffer][0])
+        b.store(_I64(0), self.tapes[s.buffer][1])
+
+    def grow(self, s: Grow) -> None:
+        """Doubles what there is, so that a loop of n rounds copies less than 2 n rows."""
+        b = self.builder
+        address, capacity, record = self.tapes[s.buffer]
+        kind = address.type.pointee
+        rows = b.add(self.values[s.row], _I64(1))
+        needed = b.mul(b.mul(rows, self._size(s.width)), _I64(record.dtype.itemsize))
+        fits = self._slot(ir.IntType(1))
+        b.store(ir.IntType(1)(1), fits)
+        with b.if_then(b.icmp_signed(">", needed, b.load(capacity)), likely=False):
+            twice = b.mul(needed, _I64(2))
+            wanted = b.select(b.icmp_signed(">", twice, _I64(4096)), twice, _I64(4096))
+            limit = b.load(b.gep(self.numbers, [_I64(record.limit)], inbounds=True))
+            byte = _I8.as_pointer()
+            reallocate = self._function("realloc", byte, [byte, _I64])
+            with b.if_else(b.icmp_signed("<=", needed, limit)) as (within, beyond):
+                with within:
+                    larger = b.call(reallocate, [b.bitcast(b.load(address), byte), wanted])
+                    got = b.icmp_unsigned("!=", larger, ir.Constant(byte, None))
+                    with b.if_else(got) as (given, refused):
+                        with given:
+                            b.store(b.bitcast(larger, kind), address)
+                            b.store(wanted, capacity)
+                        with refused:
+                            b.store(ir.IntType(1)(0), fits)
+                with beyond:
+                    b.store(ir.IntType(1)(0), fits)
+            with b.if_then(b.not_(b.load(fits))):
+                b.store(_I64(record.status), self.status)
+        self._bind(s.out, b.load(fits), np.dtype("?"))
+
+    def free(self, s: Free) -> None:
+        b, byte = self.builder, _I8.as_pointer()
+        release = self._function("free", ir.VoidType(), [byte])
+        b.call(release, [b.bitcast(b.load(self.tapes[s.buffer][0]), byte)])
+
+    def _function(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+        return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(result, arguments), name)
+
     # --- reductions ---
 
     def begin(self, s: Begin) -> None:
@@ -436,8 +517,7 @@ class _NestEmitter:
             b.store(value, slot)
             return b.bitcast(slot, pointer)
 
-        kind = ir.FunctionType(ir.VoidType(), [pointer] * len(args))
-        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        function = self._function(name, ir.VoidType(), [pointer] * len(args))
         b.call(function, [by_address(a) for a in args])
 
 
@@ -461,6 +541,8 @@ def _extents(s: Statement) -> list[Extent]:
         return [s.index.offset, *(stride for _, stride in s.index.terms)]
     if isinstance(s, Loop):
         return [s.extent]
+    if isinstance(s, Grow):
+        return [s.width]
     if isinstance(s, Gemm):
         places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
         return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
@@ -471,5 +553,7 @@ _EMIT: dict[type, Callable[[_NestEmitter, Any], None]] = {
     Literal: _NestEmitter.literal, RuntimeScalar: _NestEmitter.runtime_scalar, Compute: _NestEmitter.compute,
     Load: _NestEmitter.load, Store: _NestEmitter.store, Begin: _NestEmitter.begin, Accumulate: _NestEmitter.accumulate,
     End: _NestEmitter.end, Declare: _NestEmitter.declare, Assign: _NestEmitter.assign, Read: _NestEmitter.read,
-    Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm,
+    Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm, While: _NestEmitter.repeat,
+    Branch: _NestEmitter.branch, Poll: _NestEmitter.poll, Tape: _NestEmitter.tape, Grow: _NestEmitter.grow,
+    Free: _NestEmitter.free,
 }  # fmt: skip

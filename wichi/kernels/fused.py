@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from wichi.kernels.layout import Layout
 from wichi.kernels.loops import neutral
-from wichi.kernels.writer import Layout, Scalar, Writer
+from wichi.kernels.writer import Scalar, Writer
 from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Pointwise, Reduction
 
@@ -55,7 +56,7 @@ def write_fused(
     groups = _groups(shape, [*loads.values(), *stores.values(), *spread], flags)
 
     def merge(layout: Layout) -> Layout:
-        return Layout(layout.buffer, layout.dtype, extents, tuple(layout.strides[g[-1]] for g in groups), layout.offset)
+        return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups))
 
     extents = tuple(math.prod(shape[a] for a in group) for group in groups)
     reductions = [
@@ -114,7 +115,7 @@ class _Nest:
     def _deliver(self, r: _Reduced, at: Sequence[Scalar], value: Scalar) -> None:
         """A partial or whole result to memory; loops within ``at`` address it, those it reduces have stride 0."""
         count = len(at)
-        target = Layout(r.out.buffer, r.out.dtype, r.out.shape[:count], r.out.strides[:count], r.out.offset)
+        target = replace(r.out, shape=r.out.shape[:count], strides=r.out.strides[:count])
         if r.in_memory:
             self.k.update(target, at, r.op, value)
         else:

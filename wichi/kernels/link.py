@@ -24,8 +24,18 @@ _LIBM = (
     "asin", "acos", "atan", "atan2", "asinh", "acosh", "atanh", "erf", "erfc", "pow", "fmod", "floor", "ceil",
     "trunc", "rint",
 )  # fmt: skip
+_MEMORY = ("memset", "memcpy", "memmove", "realloc", "free")
 RESOLVED = frozenset(
-    [*_LIBM, *(f"{n}f" for n in _LIBM), "memset", "memcpy", "memmove", *(f"wichi_{n}" for n in blas.ROUTINES)]
+    [
+        *_LIBM,
+        *(f"{n}f" for n in _LIBM),
+        "memset",
+        "memcpy",
+        "memmove",
+        "realloc",
+        "free",
+        *(f"wichi_{n}" for n in blas.ROUTINES),
+    ]
 )
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -77,6 +87,14 @@ def link(found: ObjectCode) -> NativeProgram | None:
     except RuntimeError:
         return None
     return native_program(address, engine) if address else None
+
+
+def assemble(source: str) -> Any:
+    """Machine code of a few lines of LLVM IR that call functions of this process; kept by the engine returned."""
+    module = llvm.parse_assembly(source)
+    engine = llvm.create_mcjit_compiler(module, _machine().create_target_machine())
+    engine.finalize_object()
+    return engine
 
 
 def _is_here(symbol: str) -> bool:

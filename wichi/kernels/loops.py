@@ -11,6 +11,7 @@ for any number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +169,68 @@ class Gemm:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class While:
+    """Run ``header``; while its value ``condition`` holds (and nothing has failed), run ``body`` and begin again."""
+
+    header: tuple[Statement, ...]
+    condition: int
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of two bodies."""
+
+    condition: int
+    then: tuple[Statement, ...]
+    otherwise: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """In a loop that may not end: every ``every`` rounds ask whether the user has interrupted the program.
+
+    Run-time scalar ``slot`` holds the address of the function to ask, or 0. If it answers other than 0, the program
+    fails with the status ``INTERRUPTED``.
+    """
+
+    slot: int
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """``buffer`` (a negative number) becomes memory of its own that can grow, up to ``scalars[limit]`` bytes.
+
+    Where it needs more, the program fails with ``status``.
+    """
+
+    buffer: int
+    dtype: np.dtype[Any]
+    limit: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Make room in a tape for row number ``row``, of ``width`` elements; ``out`` says whether there is."""
+
+    out: int
+    buffer: int
+    row: int
+    width: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Give the memory of a tape back."""
+
+    buffer: int
+
+
+INTERRUPTED = -1
+
 Statement = (
     Literal
     | RuntimeScalar
@@ -182,8 +245,33 @@ Statement = (
     | Read
     | Check
     | Loop
+    | While
+    | Branch
+    | Poll
+    | Tape
+    | Grow
+    | Free
     | Gemm
 )
+
+
+def blocks_of(s: Statement) -> tuple[tuple[Statement, ...], ...]:
+    """The bodies within a statement."""
+    if isinstance(s, Loop):
+        return (s.body,)
+    if isinstance(s, While):
+        return (s.header, s.body)
+    return (s.then, s.otherwise) if isinstance(s, Branch) else ()
+
+
+def walk(body: tuple[Statement, ...]) -> Iterator[Statement]:
+    """Every statement of a body, those within its loops and branches too."""
+    waiting = [*body]
+    while waiting:
+        s = waiting.pop()
+        yield s
+        for block in blocks_of(s):
+            waiting.extend(block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from wichi.kernels.layout import Layout
 from wichi.kernels.loops import Gemm
-from wichi.kernels.writer import Layout, Writer
+from wichi.kernels.writer import Writer
 
 
 def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wichi.errors import IndexRangeError, KernelError
+from wichi.config import config
+from wichi.errors import IndexRangeError, KernelError, LoopError
 from wichi.kernels import cache
 from wichi.kernels.fastcall import Door, make_door
-from wichi.kernels.loops import Program
+from wichi.kernels.loops import INTERRUPTED, Program
 from wichi.kernels.schedule import Plan, plan
 from wichi.trace import frames
 from wichi.trace.captured import Dependency
@@ -108,7 +109,9 @@ class Executable:
         if arena is not None:
             self._arenas.append(arena)
         if status:
-            _failed(p.failures[status - 1])
+            if status == INTERRUPTED:
+                raise KeyboardInterrupt
+            _failed(*p.failures[status - 1])
 
     def _arena(self) -> np.ndarray[Any, Any]:
         try:
@@ -124,14 +127,22 @@ def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return np.require(x, dtype, ["C", "A"])
 
 
-def _failed(eqn: Eqn) -> None:
+def _failed(what: str, eqn: Eqn) -> None:
     where = frames.describe(eqn.where)
-    if eqn.prim.name in ("gather", "scatter_add"):
-        axis = eqn.ins[0].aval.shape if eqn.prim.name == "gather" else eqn.params["shape"]
+    if what == "index":
+        shape = eqn.params.get("shape", eqn.ins[0].aval.shape)
         raise IndexRangeError(
-            f"An index is outside its axis: the array has shape {axis}.",
+            f"An index is outside its axis: the array has shape {shape}.",
             at=where,
             because="an index i of an axis of n must satisfy -n <= i < n",
             fix="clip it first, for instance np.clip(i, 0, n - 1)",
+        )
+    if what == "tape":
+        raise LoopError(
+            f"The way back through this {eqn.prim.name.split('_')[0]} loop needs more memory than"
+            f" {config.tape_bytes:,} bytes.",
+            at=where,
+            because="reverse mode keeps the state of every round",
+            fix="wichi.config.tape_bytes = ..., or fewer rounds",
         )
     raise KernelError(f"{eqn.prim.name} reported a failure.", at=where)

@@ -8,16 +8,20 @@ Matrix products and primitives that write their own loops are steps of their own
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from wichi.kernels import interrupts
 from wichi.kernels.fused import write_fused
-from wichi.kernels.loops import Buffer, Nest, Program, Size
+from wichi.kernels.layout import Layout
+from wichi.kernels.loops import Buffer, Program, Size
 from wichi.kernels.product import fits_blas, write_product
-from wichi.kernels.writer import Layout, Writer
+from wichi.kernels.registers import fits_registers, write_registers
+from wichi.kernels.writer import INTERRUPT_CHECK, Writer
 from wichi.ops.shaping import copy
 from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
@@ -45,10 +49,10 @@ class Plan:
     constants: tuple[np.ndarray[Any, Any], ...]  # read by reference at each call
     outputs: tuple[Aval, ...]
     arena_bytes: int
-    failures: tuple[Eqn, ...]  # status k + 1 is the failure of equation k of these
+    failures: tuple[tuple[str, Eqn], ...]  # status k + 1: what failed, and in which equation
     steps: tuple[Step, ...]  # the equations of each nest, for people
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
-    homes: tuple[Atom, ...]  # the value that each buffer was made for, for people
+    homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
 
     def bytes_touched(self) -> int:
         """The memory of inputs, captured arrays, outputs and the arena."""
@@ -82,7 +86,14 @@ class _Planner:
         outs = self._outputs()
         needed, last_use = self._needed(outs)
         buffers, arena_bytes, slots = self._buffers(outs, needed, last_use)
-        nests, failures = self._write(needed, slots)
+        shared = _Shared(self.sizes, self.scalars, buffers, arena_bytes)
+        bases = {b: Layout(slot, buffers[slot].dtype, (), ()) for b, slot in slots.items()}
+        nests = []
+        for number in range(len(self.steps)):
+            shared.open_nest()
+            writer = Writer(self.sizes, self.scalars, shared)
+            self.write_step(writer, shared, number, needed, bases)
+            nests.append(writer.nest())
         arguments = len(self.graph.ins) + len(self.constants) + len(outs)
         return Plan(
             Program(tuple(nests), tuple(buffers), arguments),
@@ -91,12 +102,45 @@ class _Planner:
             tuple(v.aval for v in self.graph.ins),
             tuple(c.value for c in self.constants),
             tuple(o.aval for o in outs),
-            arena_bytes,
-            tuple(failures),
+            shared.arena_bytes,
+            tuple(shared.failures),
             tuple(self.steps),
             tuple(self.scalars),
-            tuple(self.home[buffer] for buffer in slots),
+            tuple([self.home[buffer] for buffer in slots] + [None] * (len(buffers) - len(slots))),
         )
+
+    def inline(self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
+        """Write the whole graph into the nest that ``k`` writes, from ``ins`` to ``outs`` (None: not asked for)."""
+        bases: dict[int, Layout] = {}
+        for var, given in zip(self.graph.ins, ins, strict=True):
+            own = self._in_memory(var, -1)
+            self.layouts[var] = replace(own, strides=given.strides)
+            bases[own.buffer] = given
+        for eqn in self.graph.eqns:
+            self._place(eqn)
+        assert not self.constants, "graphs within equations take arrays as inputs"
+        results = self._outputs()
+        needed, last_use = self._needed(results)
+        for var, target in zip(results, outs, strict=True):
+            if target is not None:
+                bases[self.layouts[var].buffer] = target
+        ending: dict[int, list[int]] = {}
+        for buffer, step in last_use.items():
+            ending.setdefault(step, []).append(buffer)
+        born: dict[int, list[int]] = {}
+        own = needed - set(bases)
+        for buffer in sorted(own):
+            born.setdefault(self.ready[self.home[buffer]], []).append(buffer)
+        free: dict[Any, list[Layout]] = {}  # memory of values that nothing reads any more, by type
+        for number in range(len(self.steps)):
+            for buffer in born.get(number, ()):
+                aval = self.home[buffer].aval
+                spare = free.get((aval.dtype, aval.shape))
+                bases[buffer] = spare.pop() if spare else shared.scratch(aval.dtype, aval.shape)
+            self.write_step(k, shared, number, needed, bases)
+            for buffer in (b for b in ending.get(number, ()) if b in own):
+                aval = self.home[buffer].aval
+                free.setdefault((aval.dtype, aval.shape), []).append(bases[buffer])
 
     # --- equations into steps ---
 
@@ -249,34 +293,79 @@ class _Planner:
 
     # --- steps into nests ---
 
-    def _write(self, needed: set[int], slots: dict[int, int]) -> tuple[list[Nest], list[Eqn]]:
-        nests: list[Nest] = []
-        failures: list[Eqn] = []
-        for number, step in enumerate(self.steps):
-            writer = Writer(self.sizes, self.scalars, len(failures) + 1)
+    def write_step(
+        self, writer: Writer, shared: _Shared, number: int, needed: set[int], bases: dict[int, Layout]
+    ) -> None:
+        """Write step ``number``; ``bases`` says where the buffers lie."""
 
-            def place(atom: Atom) -> Layout:
-                layout = self.layouts[atom]
-                return Layout(slots[layout.buffer], layout.dtype, layout.shape, layout.strides, layout.offset)
+        def place(atom: Atom) -> Layout:
+            layout = self.layouts[atom]
+            return layout.moved(bases[layout.buffer])
 
-            if step.shape is not None:
-                stored = {e.outs[0] for e in step.eqns if self.layouts[e.outs[0]].buffer in needed}
-                inside = {e.outs[0] for e in step.eqns if self.inside.get(e.outs[0]) == number}
-                write_fused(writer, step.shape, step.eqns, inside, stored, place)
-            else:
-                (eqn,) = step.eqns
-                operands, results = [place(a) for a in eqn.ins], [place(o) for o in eqn.outs if self._kept(o, needed)]
-                if isinstance(eqn.prim.kernel, Product):
-                    write_product(writer, *operands, results[0])
-                else:
-                    assert isinstance(eqn.prim.kernel, Loops)
-                    eqn.prim.kernel.write(writer, operands, results, **eqn.params)
-                    failures.append(eqn)
-            nests.append(writer.nest())
-        return nests, failures
+        step = self.steps[number]
+        if step.shape is not None:
+            stored = {e.outs[0] for e in step.eqns if self.layouts[e.outs[0]].buffer in needed}
+            inside = {e.outs[0] for e in step.eqns if self.inside.get(e.outs[0]) == number}
+            write_fused(writer, step.shape, step.eqns, inside, stored, place)
+            return
+        (eqn,) = step.eqns
+        operands = [place(a) for a in eqn.ins]
+        results = [place(o) if self._kept(o, needed) else None for o in eqn.outs]
+        if isinstance(eqn.prim.kernel, Product):
+            assert results[0] is not None
+            write_product(writer, *operands, results[0])
+        else:
+            assert isinstance(eqn.prim.kernel, Loops)
+            outer, shared.eqn = shared.eqn, eqn
+            eqn.prim.kernel.write(writer, operands, results, **eqn.params)
+            shared.eqn = outer
 
     def _kept(self, out: Var, needed: set[int]) -> bool:
         return self.layouts[out].buffer in needed
+
+
+class _Shared:
+    """What the nests of a program share while they are written: the ``Context`` of their writers."""
+
+    def __init__(self, sizes: list[int], scalars: list[Any], buffers: list[Buffer], arena_bytes: int) -> None:
+        self.sizes, self.scalars, self.buffers = sizes, scalars, buffers
+        self.planned = self.top = self.arena_bytes = arena_bytes
+        self.failures: list[tuple[str, Eqn]] = []
+        self.eqn: Eqn | None = None  # the one that is being written
+
+    def open_nest(self) -> None:
+        """Nests run one after the other, so each has the same memory for what is within its loops."""
+        self.top = self.planned
+
+    def scratch(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
+        self.sizes.append(self.top)
+        self.buffers.append(Buffer(dtype, offset=Size(len(self.sizes) - 1)))
+        self.top += max(-(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
+        self.arena_bytes = max(self.arena_bytes, self.top)
+        return Layout.contiguous(len(self.buffers) - 1, dtype, shape)
+
+    def inline(self, k: Writer, graph: Graph, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
+        _Planner(graph, sizes=self.sizes, scalars=self.scalars).inline(k, self, ins, outs)
+
+    def fits_registers(self, graph: Graph) -> bool:
+        return fits_registers(graph)
+
+    def in_registers(self, k: Writer, graph: Graph, ins: Sequence[Any]) -> list[Any]:
+        outer = self.eqn
+
+        def at(eqn: Eqn) -> None:
+            self.eqn = eqn
+
+        results = write_registers(k, graph, ins, at)
+        self.eqn = outer
+        return results
+
+    def fails(self, what: str) -> int:
+        assert self.eqn is not None
+        failure = (what, self.eqn)
+        if failure not in self.failures:
+            self.failures.append(failure)
+        return self.failures.index(failure) + 1
 
 
 class _Arena:
@@ -305,5 +394,7 @@ def _words(scalars: Sequence[Any]) -> np.ndarray[Any, Any]:
     """Each scalar in the first bytes of a 64-bit word of its own."""
     words = np.zeros(max(len(scalars), 1), np.int64)
     for word, value in zip(words.view((np.uint8, 8)), scalars, strict=False):
+        if value is INTERRUPT_CHECK:
+            value = np.int64(interrupts.address())
         word[: value.dtype.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
     return words

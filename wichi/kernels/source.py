@@ -18,23 +18,30 @@ from wichi.kernels.loops import (
     Accumulate,
     Assign,
     Begin,
+    Branch,
     Check,
     Compute,
     Declare,
     End,
     Extent,
+    Free,
     Gemm,
+    Grow,
     Index,
     Literal,
     Load,
     Loop,
     Nest,
+    Poll,
     Read,
     RuntimeScalar,
     Size,
     Statement,
     Store,
+    Tape,
+    While,
     neutral,
+    walk,
 )  # fmt: skip
 from wichi.kernels.schedule import Plan, plan
 from wichi.trace.ir import Graph
@@ -82,7 +89,7 @@ def source(graph: Graph) -> str:
     name = Names(graph)
     heading = "\n".join(f"# {line}" for line in text(graph, name).splitlines())
     planned = plan(graph)
-    buffers = _identifiers([name(atom) for atom in planned.homes])
+    buffers = _identifiers([name(a) if a is not None else f"inner{i}" for i, a in enumerate(planned.homes)])
     nests = []
     for number, (nest, step) in enumerate(zip(planned.program.nests, planned.steps, strict=True)):
         notes = [equation(eqn, name) + (f"    ({eqn.where})" if eqn.where else "") for eqn in step.eqns]
@@ -151,17 +158,17 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
     """How often each value is read, and the buffers that are written."""
     reads: Counter[int] = Counter()
     written: set[int] = set()
-    waiting: list[Statement] = [*nest.body]
-    while waiting:
-        s = waiting.pop()
-        if isinstance(s, Loop):
-            waiting += s.body
-        elif isinstance(s, Compute):
+    for s in walk(nest.body):
+        if isinstance(s, Compute):
             reads.update(s.args)
         elif isinstance(s, Store | Accumulate | Declare | Assign | Check):
             reads[s.value] += 1
         elif isinstance(s, Gemm):
             reads.update(v for at in (s.a_at, s.b_at, s.c_at) for v, _ in at.terms)
+        elif isinstance(s, While | Branch):
+            reads[s.condition] += 2  # more than once, so that it is written before and has a name
+        elif isinstance(s, Grow):
+            reads[s.row] += 2
         if isinstance(s, Load | Store):
             reads.update(v for v, _ in s.index.terms)
         if isinstance(s, Store):
@@ -183,6 +190,7 @@ class _PythonWriter:
         self.accumulators: dict[int, Begin] = {}
         self.buffers, self.sizes = buffers, sizes
         self.parameters = {buffers[b] for b in nest.buffers}
+        self.tapes: dict[int, str] = {}
         self.reads, self.written = _uses(nest)
         self.names: dict[int, str] = {}
         self.waiting: dict[int, str] = {}  # expressions not written yet
@@ -243,10 +251,11 @@ class _PythonWriter:
         self.define(s.out, value, waits=True)
 
     def load(self, s: Load) -> None:
-        self.define(s.out, f"{self.buffers[s.buffer]}[{self.index(s.index)}]", waits=s.buffer not in self.written)
+        waits = s.buffer >= 0 and s.buffer not in self.written
+        self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]", waits)
 
     def store(self, s: Store) -> None:
-        place, value = f"{self.buffers[s.buffer]}[{self.index(s.index)}]", _bare(self.value(s.value))
+        place, value = f"{self.buffer(s.buffer)}[{self.index(s.index)}]", _bare(self.value(s.value))
         self.line(f"{place} = " + (f"{_COMBINE[s.op]}({place}, {value})" if s.op else value))
 
     def begin(self, s: Begin) -> None:
@@ -294,10 +303,57 @@ class _PythonWriter:
         self.depth -= 1
         self.counters.pop()
 
+    def block(self, body: Sequence[Statement]) -> None:
+        self.depth += 1
+        before = len(self.lines)
+        self.body(body)
+        self.settle()
+        if len(self.lines) == before:
+            self.line("pass")
+        self.depth -= 1
+
+    def repeat(self, s: While) -> None:
+        self.settle()
+        self.line("while True:")
+        self.depth += 1
+        self.body(s.header)
+        self.line(f"if not {self.value(s.condition)}:")
+        self.line("    break")
+        self.depth -= 1
+        self.block(s.body)
+
+    def branch(self, s: Branch) -> None:
+        condition = self.value(s.condition)
+        self.settle()
+        self.line(f"if {_bare(condition)}:")
+        self.block(s.then)
+        self.line("else:")
+        self.block(s.otherwise)
+
+    def poll(self, s: Poll) -> None:
+        """Python asks by itself whether it was interrupted."""
+
+    def buffer(self, number: int) -> str:
+        return self.tapes[number] if number < 0 else self.buffers[number]
+
+    def tape(self, s: Tape) -> None:
+        self.tapes[s.buffer] = f"tape{-s.buffer}"
+        self.line(f"{self.tapes[s.buffer]} = np.empty(0, {_dtype(s.dtype)})")
+
+    def grow(self, s: Grow) -> None:
+        tape, row = self.tapes[s.buffer], self.value(s.row)
+        self.settle()
+        self.line(f"if len({tape}) < ({row} + 1) * {_extent(s.width)}:")
+        self.line(f"    {tape} = np.resize({tape}, 2 * ({row} + 1) * {_extent(s.width)})")
+        self.constants[s.out] = "True"
+
+    def free(self, s: Free) -> None:
+        self.line(f"del {self.tapes[s.buffer]}")
+
     def gemm(self, s: Gemm) -> None:
         def matrix(buffer: int, at: Index, rows: Extent, columns: Extent, lead: Extent, transposed: bool) -> str:
             sizes = ", ".join(map(_extent, (rows, columns, lead)))
-            return f"matrix({self.buffers[buffer]}, {self.index(at)}, {sizes}, {transposed})"
+            return f"matrix({self.buffer(buffer)}, {self.index(at)}, {sizes}, {transposed})"
 
         a, b = matrix(s.a, s.a_at, s.m, s.k, s.a_lead, s.a_t), matrix(s.b, s.b_at, s.k, s.n, s.b_lead, s.b_t)
         self.line(f"{matrix(s.c, s.c_at, s.m, s.n, s.n, False)}[...] = {a} @ {b}")
@@ -334,5 +390,6 @@ _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
     Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end, Declare: _PythonWriter.declare,
     Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
-    Gemm: _PythonWriter.gemm,
+    Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,
+    Tape: _PythonWriter.tape, Grow: _PythonWriter.grow, Free: _PythonWriter.free,
 }  # fmt: skip

@@ -1,14 +1,17 @@
-"""Writing loop IR: where values lie in memory (``Layout``), and a writer with which kernels read like arithmetic."""
+"""Writing loop IR: a writer with which kernels read like arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from wichi.config import config
+from wichi.kernels.layout import Layout
 from wichi.kernels.loops import (
     BOOL,
     COMPARISONS,
@@ -17,104 +20,65 @@ from wichi.kernels.loops import (
     Accumulate,
     Assign,
     Begin,
+    Branch,
     Check,
     Compute,
     Declare,
     End,
     Extent,
-    Gemm,
+    Free,
+    Grow,
     Index,
     Literal,
     Load,
     Loop,
     Nest,
+    Poll,
     Read,
     RuntimeScalar,
     Size,
     Statement,
     Store,
+    Tape,
+    While,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the elements of a value lie in a buffer. Strides and offset count elements."""
-
-    buffer: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int = 0
-
-    @classmethod
-    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        return cls(buffer, dtype, shape, contiguous_strides(shape))
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def is_contiguous(self) -> bool:
-        dense = contiguous_strides(self.shape)
-        return self.offset == 0 and all(
-            a == b or n == 1 for a, b, n in zip(self.strides, dense, self.shape, strict=True)
-        )
-
-    def _with(self, shape: tuple[int, ...], strides: Sequence[int], offset: int | None = None) -> Layout:
-        return Layout(self.buffer, self.dtype, shape, tuple(strides), self.offset if offset is None else offset)
-
-    def broadcast(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Layout:
-        kept = iter(zip(self.shape, self.strides, strict=True))
-        strides = []
-        for axis, n in enumerate(shape):
-            old, stride = (1, 0) if axis in axes else next(kept)
-            strides.append(0 if old == 1 and n != 1 else stride)
-        return self._with(shape, strides)
-
-    def transpose(self, perm: Sequence[int]) -> Layout:
-        return self._with(tuple(self.shape[p] for p in perm), [self.strides[p] for p in perm])
-
-    def slice(self, start: Sequence[int], step: Sequence[int], size: Sequence[int]) -> Layout:
-        offset = self.offset + sum(a * s for a, s in zip(start, self.strides, strict=True)) if all(size) else 0
-        return self._with(tuple(size), [s * by for s, by in zip(self.strides, step, strict=True)], offset)
-
-    def reshape(self, shape: tuple[int, ...]) -> Layout | None:
-        """The same elements in C order under another shape, or None where that takes a copy.
-
-        Old and new axes are matched in runs of equal product; an old run must lie evenly spaced.
-        """
-        old = [(n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1]
-        strides = [0] * len(shape)
-        new = [i for i, n in enumerate(shape) if n != 1]
-        if 0 in shape:
-            return self._with(shape, contiguous_strides(shape), 0)
-        i = j = 0
-        while i < len(old) and j < len(new):
-            first, begin = i, j
-            old_size, new_size = old[i][0], shape[new[j]]
-            i, j = i + 1, j + 1
-            while old_size != new_size:
-                if old_size < new_size:
-                    old_size, i = old_size * old[i][0], i + 1
-                else:
-                    new_size, j = new_size * shape[new[j]], j + 1
-            if any(old[k][1] != old[k + 1][0] * old[k + 1][1] for k in range(first, i - 1)):
-                return None
-            stride = old[i - 1][1]
-            for axis in reversed(new[begin:j]):
-                strides[axis] = stride
-                stride *= shape[axis]
-        return self._with(shape, strides)
+_MOST_LITERAL = 64  # offsets below stand in the text of programs that keep values in registers
+INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function that a loop without end asks
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """C-order strides, in elements."""
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
+def mapped(f: Callable[..., Any], *arrays: Any) -> np.ndarray[Any, Any]:
+    """``f`` of the elements of object arrays that broadcast, as an object array."""
+    out = np.frompyfunc(f, len(arrays), 1)(*arrays)
+    if isinstance(out, np.ndarray):
+        return out
+    whole = np.empty((), object)
+    whole[()] = out
+    return whole
+
+
+class Context(Protocol):
+    """What a writer asks of the schedule: more memory, and how a graph within an equation is written."""
+
+    def scratch(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
+        """Memory for an intermediate value of this nest."""
+        ...
+
+    def inline(self, k: Writer, graph: Any, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
+        """Write the equations of a graph, from memory to memory."""
+        ...
+
+    def fits_registers(self, graph: Any) -> bool:
+        """Whether all values of the graph are small enough to live in registers."""
+        ...
+
+    def in_registers(self, k: Writer, graph: Any, ins: Sequence[Any]) -> list[Any]:
+        """Write the equations of such a graph; values are object arrays of scalars."""
+        ...
+
+    def fails(self, what: str) -> int:
+        """The status of a failure that says ``what``, at the line of the equation being written."""
+        ...
 
 
 class Scalar:
@@ -180,13 +144,16 @@ class Variable:
 class Writer:
     """Writes one nest. ``sizes`` and ``scalars`` are the program's run-time arguments, shared by its nests."""
 
-    def __init__(self, sizes: list[int], scalars: list[Any], status: int = 0) -> None:
-        self.sizes, self.scalars, self.status = sizes, scalars, status
+    def __init__(self, sizes: list[int], scalars: list[Any], context: Context) -> None:
+        self.sizes, self.scalars, self.context = sizes, scalars, context
         self.blocks: list[list[Statement]] = [[]]
         self.buffers: dict[int, None] = {}
         self._count = 0
         self._slots: dict[Any, Extent] = {}
         self._known: list[dict[Any, Scalar]] = [{}]
+        self._loaded: list[dict[int, dict[Any, Scalar]]] = [{}]  # by buffer; one a block
+        self._sees = 0  # the first block whose loads still hold
+        self._tapes = 0
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
 
     def nest(self) -> Nest:
@@ -285,18 +252,59 @@ class Writer:
                 continue
             counter = self.fresh(I8)
             opened.append((counter, self.size(n, None if keys is None else keys[axis])))
-            self.blocks.append([])
-            self._known.append({})
+            self._open()
             counters.append(counter)
         yield counters
         innermost = True
         for counter, extent in reversed(opened):
-            body = tuple(self.blocks.pop())
-            self._known.pop()
+            body = self._close()
             lanes = 0 if ordered or not innermost else lanes_of(body, counter.id)
             self._set_lanes(body, max(lanes, 1))
             self.put(Loop(counter.id, extent, body, lanes))
             innermost = False
+
+    def _open(self) -> None:
+        self.blocks.append([])
+        self._known.append({})
+        self._loaded.append({})
+
+    def _close(self) -> tuple[Statement, ...]:
+        self._known.pop()
+        self._loaded.pop()
+        return tuple(self.blocks.pop())
+
+    @contextmanager
+    def rounds(self, length: int, key: Any = None) -> Iterator[Scalar]:
+        """A loop whose rounds follow each other and change memory: nothing loaded before it is known inside."""
+        sees, self._sees = self._sees, len(self.blocks)
+        counter, extent = self.fresh(I8), self.size(length, key)
+        self._open()
+        yield counter
+        self.put(Loop(counter.id, extent, self._close()))
+        self._sees = sees
+
+    @contextmanager
+    def repeat(self, header: Callable[[], Scalar], every: int) -> Iterator[None]:
+        """``while header(): ...``, as ``rounds``. Asks every ``every`` rounds whether it was interrupted."""
+        sees, self._sees = self._sees, len(self.blocks)
+        self._open()
+        condition = header()
+        before = self._close()
+        self._open()
+        self.scalars.append(INTERRUPT_CHECK)
+        self.put(Poll(len(self.scalars) - 1, every))
+        yield
+        self.put(While(before, condition.id, self._close()))
+        self._sees = sees
+
+    def branch(self, condition: Scalar, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """One of two bodies, each written by a function."""
+        bodies = []
+        for write in (then, otherwise):
+            self._open()
+            write()
+            bodies.append(self._close())
+        self.put(Branch(condition.id, *bodies))
 
     def _set_lanes(self, body: Sequence[Statement], lanes: int) -> None:
         """An accumulator has the lanes of the loop that feeds it, known when that loop's body is."""
@@ -311,32 +319,105 @@ class Writer:
 
     def index(self, layout: Layout, at: Sequence[Scalar]) -> Index:
         """Where the element of ``layout`` at the counters ``at`` lies."""
-        self.buffers[layout.buffer] = None
+        if layout.buffer >= 0:
+            self.buffers[layout.buffer] = None
         terms = []
         for axis, (i, n, stride) in enumerate(zip(at, layout.shape, layout.strides, strict=True)):
             if n != 1 and stride != 0:
                 terms.append((i.id, self.size(stride, (layout, axis))))
-        return Index(self.size(layout.offset, (layout, "offset")), tuple(terms))
+        return Index(self.size(layout.offset, (layout, "offset")), (*layout.outer, *terms))
 
     def load(self, layout: Layout, at: Sequence[Scalar]) -> Scalar:
-        index = self.index(layout, at)
-        key = ("load", layout.buffer, index)
-        found = self._find(key)
-        if found is None:
-            found = self.fresh(layout.dtype)
-            self.put(Load(found.id, layout.buffer, index, layout.dtype))
-            self._known[-1][key] = found
+        return self._load(layout, self.index(layout, at))
+
+    def _load(self, layout: Layout, index: Index) -> Scalar:
+        for loaded in self._loaded[self._sees :]:
+            if layout.buffer in loaded and index in loaded[layout.buffer]:
+                return loaded[layout.buffer][index]
+        found = self.fresh(layout.dtype)
+        self.put(Load(found.id, layout.buffer, index, layout.dtype))
+        self._loaded[-1].setdefault(layout.buffer, {})[index] = found
         return found
 
+    def _store(self, layout: Layout, index: Index, value: Scalar, op: str | None = None) -> None:
+        self.put(Store(layout.buffer, index, value.id, op))
+        for loaded in self._loaded:
+            loaded.pop(layout.buffer, None)
+
     def store(self, layout: Layout, at: Sequence[Scalar], value: Scalar) -> None:
-        self.put(Store(layout.buffer, self.index(layout, at), value.id))
+        self._store(layout, self.index(layout, at), value)
 
     def update(self, layout: Layout, at: Sequence[Scalar], op: str, value: Scalar) -> None:
-        self.put(Store(layout.buffer, self.index(layout, at), value.id, op))
+        self._store(layout, self.index(layout, at), value, op)
+
+    def row(self, layout: Layout, i: Scalar, literal: bool = False) -> Layout:
+        """Entry ``i`` along the first axis. ``literal``: its stride belongs to the program's text."""
+        stride = layout.strides[0]
+        extent = stride if literal else self.size(stride, (layout, 0))
+        return Layout(
+            layout.buffer, layout.dtype, layout.shape[1:], layout.strides[1:], layout.offset,
+            (*layout.outer, (i.id, extent)),
+        )  # fmt: skip
+
+    # --- small values in registers: object arrays of scalars ---
+
+    def registers(self, layout: Layout) -> np.ndarray[Any, Any]:
+        """The elements of a small value, loaded one by one."""
+        out = np.empty(layout.shape, object)
+        for place in np.ndindex(*layout.shape):
+            out[place] = self._load(layout, self._element(layout, place))
+        return out
+
+    def spill(self, values: np.ndarray[Any, Any], layout: Layout) -> None:
+        """Small values from registers to memory."""
+        for place in np.ndindex(*layout.shape):
+            self._store(layout, self._element(layout, place), values[place])
+
+    def _element(self, layout: Layout, place: tuple[int, ...]) -> Index:
+        if layout.buffer >= 0:
+            self.buffers[layout.buffer] = None
+        offset = layout.offset + sum(i * s for i, s in zip(place, layout.strides, strict=True))
+        literal = 0 <= offset < _MOST_LITERAL
+        return Index(offset if literal else self.size(offset, (layout, place)), layout.outer)
+
+    def zeros(self, aval: Any) -> np.ndarray[Any, Any]:
+        """Zeros of the shape and dtype of ``aval``."""
+        out = np.empty(aval.shape, object)
+        for place in np.ndindex(*aval.shape):
+            out[place] = self.constant(0, aval.dtype)
+        return out
+
+    def variables(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Mutable scalars that start as ``values``."""
+        return mapped(self.variable, values)
+
+    # --- memory that grows ---
+
+    def tape(self, dtype: np.dtype[Any], width: int, status: int) -> Layout:
+        """A tape of rows of ``width`` elements; see ``wichi.kernels.loops.Tape``."""
+        self._tapes -= 1
+        self.scalars.append(np.int64(config.tape_bytes))
+        self.put(Tape(self._tapes, dtype, len(self.scalars) - 1, status))
+        return Layout(self._tapes, dtype, (0, width), (width, 1))
+
+    def grow(self, tape: Layout, row: Scalar) -> Scalar:
+        out = self.fresh(BOOL)
+        self.put(Grow(out.id, tape.buffer, row.id, self.size(tape.shape[1], (tape, "width"))))
+        for loaded in self._loaded:
+            loaded.pop(tape.buffer, None)
+        return out
+
+    def shaped_row(self, tape: Layout, row: Scalar, shape: tuple[int, ...], literal: bool) -> Layout:
+        """Row number ``row`` of a tape, which holds a value of ``shape``."""
+        width = tape.shape[1] if literal else self.size(tape.shape[1], (tape, "width"))
+        return replace(Layout.contiguous(tape.buffer, tape.dtype, shape), outer=((row.id, width),))
+
+    def free(self, tape: Layout) -> None:
+        self.put(Free(tape.buffer))
 
     def fill(self, layout: Layout, value: Any) -> None:
         """Every element of a contiguous layout becomes ``value``."""
-        flat = Layout.contiguous(layout.buffer, layout.dtype, (int(np.prod(layout.shape, dtype=int)),))
+        flat = replace(layout, shape=(math.prod(layout.shape),), strides=(1,))
         number = self.constant(value, layout.dtype)
         with self.loops(flat.shape) as at:
             self.store(flat, at, number)
@@ -352,7 +433,7 @@ class Writer:
         self.put(RuntimeScalar(extent.id, len(self.scalars) - 1, I8))
         wrapped = self.compute("select", self.compute("lt", i, 0), i + extent, i)
         inside = self.compute("ge", wrapped, 0) & self.compute("lt", wrapped, extent)
-        self.put(Check(inside.id, self.status))
+        self.put(Check(inside.id, self.context.fails("index")))
         return self.compute("select", inside, wrapped, 0)
 
     # --- reductions ---
@@ -381,7 +462,7 @@ def lanes_of(body: Sequence[Statement], counter: int) -> int:
     """How long the blocks of a loop with this body are; 0 where it must run one iteration at a time."""
     widest = 1
     for s in body:
-        if isinstance(s, Loop | Gemm | Check | Declare | Assign | Read | Begin | End):
+        if not isinstance(s, Literal | RuntimeScalar | Compute | Load | Store | Accumulate):
             return 0
         if isinstance(s, Store) and s.op is not None and (counter, 1) not in s.index.terms:
             return 0

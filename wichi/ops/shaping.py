@@ -187,6 +187,13 @@ def _embed_loops(k: Any, operands: Any, results: Any, start: Any, step: Any, sha
     k.copy(x, out.slice(start, step, x.shape))
 
 
+def _embed_registers(k: Any, x: Any, start: Any, step: Any, shape: Any) -> Any:
+    out = np.empty(shape, object)
+    out[...] = k.constant(0, x.flat[0].dtype) if x.size else None
+    out[tuple(_python_slice(*s) for s in zip(start, step, x.shape, strict=True))] = x
+    return out
+
+
 def _embed_batch(prim: Primitive, args: Any, batched: Any, n: int, start: Any, step: Any, shape: Any) -> Any:
     return prim(args[0], start=(0, *start), step=(1, *step), shape=(n, *shape))
 
@@ -197,7 +204,7 @@ embed = Primitive(
     impl=_embed_impl,
     transpose=lambda ct, i, ins, start, step, shape: slice_(ct, start=start, step=step, size=shape_of(ins[0])),
     batch=_embed_batch,
-    kernel=Loops(_embed_loops),
+    kernel=Loops(_embed_loops, _embed_registers),
     folds=False,
     samples=lambda rng: [
         ([sample(rng, (3,))], {"start": (1,), "step": (2,), "shape": (7,)}),
@@ -244,7 +251,7 @@ concatenate = Primitive(
     impl=lambda *xs, axis: np.concatenate(xs, axis),
     transpose=_concatenate_transpose,
     batch=_concatenate_batch,
-    kernel=Loops(_concatenate_loops),
+    kernel=Loops(_concatenate_loops, lambda k, *xs, axis: np.concatenate(xs, axis)),
     samples=lambda rng: [
         ([sample(rng, (2,)), sample(rng, (3,))], {"axis": 0}),
         ([sample(rng, (2, 3)), sample(rng, (2, 0)), sample(rng, (2, 1))], {"axis": 1}),

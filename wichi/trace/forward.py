@@ -75,8 +75,15 @@ def jvp_values(graph: Graph, primals: Sequence[Any], tangents: Sequence[Any]) ->
         ins = [read(env, a) for a in eqn.ins]
         ts = [dots.get(a) if type(a) is Var else None for a in eqn.ins]
         at_line(box, eqn.where, backward=False)
+        if eqn.prim.whole is not None and any(t is not None for t in ts):
+            results, pushed = eqn.prim.whole.jvp(ins, ts, **eqn.params)
+            env.update(zip(eqn.outs, results, strict=True))
+            dots.update((o, t) for o, t in zip(eqn.outs, pushed, strict=True) if t is not None)
+            continue
         result = eqn.prim(*ins, **eqn.params)
         env.update(zip(eqn.outs, result if eqn.prim.multiple else (result,), strict=True))
+        if eqn.prim.multiple:
+            continue  # no tangent comes in
         t = push(eqn.prim, result, ins, ts, eqn.params)
         if t is not None:
             dots[eqn.outs[0]] = t

@@ -243,6 +243,8 @@ def dce(graph: Graph) -> Graph:
     kept = []
     for eqn in reversed(graph.eqns):
         if any(o in live for o in eqn.outs) or eqn.prim.effect:
+            if eqn.prim.prune is not None and not all(o in live for o in eqn.outs):
+                eqn = eqn.prim.prune(eqn, live)
             kept.append(eqn)
             live.update(reads(eqn))
     return Graph(graph.ins, tuple(reversed(kept)), graph.outs, graph.in_names)

@@ -7,6 +7,8 @@ Each primitive declares exactly one derivative (design: "each derivative is writ
 ``transpose(ct, i, ins)``  the cotangent of input ``i``; for functions linear in all inputs together, or, with
                            ``multilinear=True``, in each input apart.
 ``jvp(out, ins, tangents)`` a rule linear in the tangents; reverse mode pulls that small linear program back.
+``whole``                  for primitives that hold a graph (loops, branches, functions with rules of the user's):
+                           a pair of rules that do the equation and its derivative at once; see ``Whole``.
 
 Rules are ordinary expressions on whatever is passed: arrays when eager, traced values when staged.
 """
@@ -14,7 +16,7 @@ Rules are ordinary expressions on whatever is passed: arrays when eager, traced 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,12 +28,24 @@ ONE, ZERO = object(), None
 Rule = Callable[..., Any]
 
 
+class Whole(NamedTuple):
+    """Both modes of a primitive that holds a graph: what its body needs must be kept while the equation runs.
+
+    ``jvp(ins, tangents, **params) -> (outs, tangents of outs)``, where None is a tangent that is zero.
+    ``vjp(ins, wanted, **params) -> (outs, pullback)``; ``pullback(cotangents of outs)`` answers those of the inputs
+    ``wanted``, in turn; None is zero.
+    """
+
+    jvp: Rule
+    vjp: Rule
+
+
 class Primitive:
     """One operation of the graph; see the module's text. Called on values, it computes, records or stages."""
 
     __slots__ = (
         "batch", "differentiable", "effect", "folds", "impl", "jvp", "kernel", "multilinear", "multiple", "name",
-        "numbered", "partials", "pointwise", "samples", "simplify", "transpose", "type",
+        "numbered", "partials", "pointwise", "prune", "samples", "simplify", "transpose", "type", "whole",
     )  # fmt: skip
     table: ClassVar[dict[str, Primitive]] = {}
 
@@ -46,9 +60,11 @@ class Primitive:
         partials: Sequence[Any] | None = None,
         transpose: Rule | None = None,
         jvp: Rule | None = None,
+        whole: Whole | None = None,
         multilinear: bool = False,
         differentiable: bool = True,
         simplify: Rule | None = None,
+        prune: Rule | None = None,
         samples: Rule | None = None,
         pointwise: bool = False,
         multiple: bool = False,
@@ -56,11 +72,12 @@ class Primitive:
         folds: bool = True,
         effect: bool = False,
     ) -> None:
-        assert sum(rule is not None for rule in (partials, transpose, jvp)) == differentiable, name
+        assert sum(rule is not None for rule in (partials, transpose, jvp, whole)) == differentiable, name
         assert name not in self.table, name
         self.name, self.type, self.impl, self.batch, self.kernel = name, type, impl, batch, kernel
         self.partials, self.transpose, self.jvp, self.multilinear = partials, transpose, jvp, multilinear
         self.differentiable, self.simplify, self.samples, self.pointwise = differentiable, simplify, samples, pointwise
+        self.whole, self.prune = whole, prune  # prune(eqn, live outputs) -> an equation that computes these alone
         self.multiple, self.numbered, self.folds, self.effect = multiple, numbered, folds and not multiple, effect
         self.table[name] = self
 
@@ -230,9 +247,13 @@ class Product:
 
 
 class Loops:
-    """``write(k, operands, results, **params)`` writes the loops itself; see ``wichi.kernels.writer.Writer``."""
+    """``write(k, operands, results, **params)`` writes the loops itself; see ``wichi.kernels.writer.Writer``.
 
-    __slots__ = ("write",)
+    Results that nothing reads are None. ``registers(k, *operands, **params)`` does the same for small values that
+    live in registers, as object arrays of scalars; without it the primitive's operands must lie in memory.
+    """
 
-    def __init__(self, write: Rule) -> None:
-        self.write = write
+    __slots__ = ("registers", "write")
+
+    def __init__(self, write: Rule, registers: Rule | None = None) -> None:
+        self.write, self.registers = write, registers

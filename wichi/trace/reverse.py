@@ -94,6 +94,55 @@ class _Unknown(Boxed):
         raise AssertionError(f"a jvp rule is not linear in its tangents: {prim.name} multiplies or inspects one")
 
 
+Pullbacks = dict[Var, Callable[[Sequence[Any]], Sequence[Any]]]
+
+
+def active_from(eqns: Iterable[Eqn], wrt: Iterable[Var]) -> set[Var]:
+    """The values through which derivatives of ``wrt`` may flow."""
+    active = set(wrt)
+    for eqn in eqns:
+        if eqn.prim.differentiable and any(type(a) is Var and a in active for a in eqn.ins):
+            active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
+    return active
+
+
+def run_keeping(eqns: Sequence[Eqn], env: dict[Var, Any], args: Sequence[Any], active: set[Var]) -> Pullbacks:
+    """Bind in ``env`` what the equations bind. Those that hold graphs keep what their way back needs.
+
+    Answers their pullbacks, each under the first output of its equation.
+    """
+    box, pullbacks = innermost(args), {}
+    for eqn in eqns:
+        ins = [read(env, a) for a in eqn.ins]
+        at_line(box, eqn.where, backward=False)
+        wanted = [i for i, a in enumerate(eqn.ins) if type(a) is Var and a in active and is_float(ins[i])]
+        if eqn.prim.whole is not None and wanted:
+            outs, pullbacks[eqn.outs[0]] = eqn.prim.whole.vjp(ins, wanted, **eqn.params)
+        else:
+            result = eqn.prim(*ins, **eqn.params)
+            outs = result if eqn.prim.multiple else (result,)
+        env.update(zip(eqn.outs, outs, strict=True))
+    at_line(box, None, backward=False)
+    return pullbacks
+
+
+def vjp_values(
+    graph: Graph, values: Sequence[Any], wrt: Sequence[int], cotangents_of: Callable[[Sequence[Any]], Sequence[Any]]
+) -> tuple[list[Any], list[Any]]:
+    """Outputs, and the cotangents of the inputs named by ``wrt`` (None: zero).
+
+    ``cotangents_of(outs)`` gives those of the outputs (None: zero).
+    """
+    env: dict[Var, Any] = dict(zip(graph.ins, values, strict=True))
+    variables = [graph.ins[i] for i in wrt]
+    active = active_from(graph.eqns, variables)
+    pullbacks = run_keeping(graph.eqns, env, values, active)
+    outs = [read(env, o) for o in graph.outs]
+    cts = cotangents_of(outs)
+    box = innermost([*values, *(c for c in cts if c is not None)])
+    return outs, pull(graph.eqns, lambda a: read(env, a), graph.outs, cts, variables, box, pullbacks)
+
+
 def pull(
     eqns: Iterable[Eqn],
     value: Callable[[Atom], Any],
@@ -101,29 +150,47 @@ def pull(
     cts: Sequence[Any],
     wrt: Sequence[Var],
     box: Any = None,
+    pullbacks: Pullbacks | None = None,
 ) -> list[Any]:
     """The cotangents of ``wrt`` (None: zero), given those of ``outs``; ``value(atom)`` reads the forward values."""
     eqns, kept = list(eqns), set(wrt)
-    active = set(wrt)
-    for eqn in eqns:
-        if any(type(a) is Var and a in active for a in eqn.ins):
-            active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
+    active = active_from(eqns, wrt)
     bars: dict[Var, Any] = {}
     for out, ct in zip(outs, cts, strict=True):
         if type(out) is Var and ct is not None and out in active:
             bars[out] = add(bars.get(out), ct)
     for eqn in reversed(eqns):
-        ct = bars.get(eqn.outs[0])
-        if ct is None:
+        found = [bars.get(o) for o in eqn.outs]
+        if all(ct is None for ct in found):
             continue
-        if eqn.outs[0] not in kept:
-            del bars[eqn.outs[0]]
-        wanted = [i for i, a in enumerate(eqn.ins) if type(a) is Var and a in active]
+        for out in eqn.outs:
+            if out not in kept:
+                bars.pop(out, None)
+        wanted = [i for i, a in enumerate(eqn.ins) if type(a) is Var and a in active and a.aval.dtype.kind == "f"]
         at_line(box, eqn.where, backward=True)
-        for i, c in cotangents(eqn.prim, [value(a) for a in eqn.ins], value(eqn.outs[0]), eqn.params, ct, wanted):
-            bars[eqn.ins[i]] = add(bars.get(eqn.ins[i]), c)  # type: ignore[index, arg-type]
+        pairs: Iterable[tuple[int, Any]]
+        if eqn.prim.whole is not None:
+            pairs = zip(wanted, _pulled(eqn, value, found, wanted, pullbacks), strict=True)
+        else:
+            ins, out = [value(a) for a in eqn.ins], value(eqn.outs[0])
+            pairs = cotangents(eqn.prim, ins, out, eqn.params, found[0], wanted)
+        for i, c in pairs:
+            if c is not None:
+                bars[eqn.ins[i]] = add(bars.get(eqn.ins[i]), c)  # type: ignore[index, arg-type]
     at_line(box, None, backward=False)
     return [bars.get(v) for v in wrt]
+
+
+def _pulled(
+    eqn: Eqn, value: Callable[[Atom], Any], cts: Sequence[Any], wanted: Sequence[int], pullbacks: Pullbacks | None
+) -> Sequence[Any]:
+    """Cotangents through an equation that holds a graph. In a linear program its tangents have no values: 0 will do."""
+    assert eqn.prim.whole is not None
+    if pullbacks is not None and eqn.outs[0] in pullbacks:
+        return pullbacks[eqn.outs[0]](cts)
+    ins = [zeros_like(x) if isinstance(x, _Unknown) else x for x in map(value, eqn.ins)]
+    found: Sequence[Any] = eqn.prim.whole.vjp(ins, wanted, **eqn.params)[1](cts)
+    return found
 
 
 def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, count: int | None = None) -> Graph:
@@ -139,13 +206,8 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
         cts: list[Any] = [None] * len(graph.outs)
         for i, ct in zip(floats, values[inputs:] if seeds is None else seeds, strict=True):
             cts[i] = ct if ct is None else constant(ct, values[0])
-        env: dict[Var, Any] = dict(zip(graph.ins, values, strict=False))
-        run(graph.eqns, env, values)
-        found = pull(
-            graph.eqns, lambda a: read(env, a), graph.outs, cts, [graph.ins[i] for i in wrt], innermost(values)
-        )
-        bars = [zeros_like(values[i]) if ct is None else ct for i, ct in zip(wrt, found, strict=True)]
-        return [read(env, o) for o in graph.outs] + bars
+        outs, found = vjp_values(graph, values[:inputs], wrt, lambda _: cts)
+        return outs + [zeros_like(values[i]) if ct is None else ct for i, ct in zip(wrt, found, strict=True)]
 
     avals = [v.aval for v in graph.ins]
     if seeds is None:
@@ -153,11 +215,14 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
     return stage_graph(walk, avals)
 
 
-def split(graph: Graph, late_from: int, count: int) -> tuple[Graph, Graph]:
+def split(
+    graph: Graph, late_from: int, count: int, saveable: Callable[[Eqn], bool] | None = None
+) -> tuple[Graph, Graph]:
     """Cut a graph in two where the inputs from ``late_from`` on come in.
 
     The first half answers the first ``count`` outputs (which must not need late inputs) and the residuals; the second
-    takes residuals and late inputs and answers the other outputs.
+    takes residuals and late inputs and answers the other outputs. Results of equations that are not ``saveable``
+    are computed again in the second half (default: all are kept).
     """
     late_ins = graph.ins[late_from:]
     late = set(late_ins)
@@ -170,8 +235,26 @@ def split(graph: Graph, late_from: int, count: int) -> tuple[Graph, Graph]:
             early_eqns.append(eqn)
     wanted = [a for eqn in late_eqns for a in eqn.ins] + list(graph.outs[count:])
     residuals = tuple(dict.fromkeys(a for a in wanted if type(a) is Var and a not in late))
+    if saveable is not None:
+        residuals, again = _recomputed(early_eqns, residuals, saveable)
+        late_eqns = again + late_eqns
     first = dce(Graph(graph.ins[:late_from], tuple(early_eqns), graph.outs[:count] + residuals, graph.in_names))
     return first, Graph(residuals + late_ins, tuple(late_eqns), graph.outs[count:])
+
+
+def _recomputed(
+    eqns: Sequence[Eqn], needed: Sequence[Var], saveable: Callable[[Eqn], bool]
+) -> tuple[tuple[Var, ...], list[Eqn]]:
+    """What must be kept so that ``needed`` can be had, and the equations to run again for the rest."""
+    wanted = dict.fromkeys(needed)
+    again: list[Eqn] = []
+    for eqn in reversed(eqns):
+        if any(o in wanted for o in eqn.outs) and not saveable(eqn):
+            again.append(eqn)
+            for o in eqn.outs:
+                wanted.pop(o, None)
+            wanted.update(dict.fromkeys(a for a in eqn.ins if type(a) is Var))
+    return tuple(wanted), again[::-1]
 
 
 def reaches(graph: Graph, wrt: Sequence[int], outs: Sequence[int]) -> bool:

@@ -241,6 +241,11 @@ def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tu
     return Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
 
 
+def is_tracing() -> bool:
+    """Whether a function is being traced in this context."""
+    return _depth.get() > 0
+
+
 def concrete(x: Any) -> Any | None:
     """The number behind ``x`` if it is known now: a plain scalar or a folded constant; None otherwise."""
     if isinstance(x, Tracer):

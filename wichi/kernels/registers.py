@@ -1,0 +1,102 @@
+"""Small values in registers: a graph whose arrays have a few elements, written as one straight line of scalars.
+
+Views cost nothing: the NumPy interpreter moves the scalars themselves, in object arrays. The extents belong to the
+program's text, so another size compiles anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from wichi.kernels.loops import neutral
+from wichi.kernels.writer import Writer, mapped
+from wichi.trace.ir import Atom, Const, Eqn, Graph, Var
+from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
+
+_MOST_ELEMENTS = 16  # of one value
+_MOST_SCALARS = 2000  # of a graph: keeps functions, and so compile time, bounded
+
+
+def fits_registers(graph: Graph) -> bool:
+    """Whether the graph can be written so."""
+    avals = [a.aval for e in graph.eqns for a in (*e.ins, *e.outs)] + [v.aval for v in (*graph.ins, *graph.outs)]
+    if any(a.size > _MOST_ELEMENTS for a in avals):
+        return False
+    return all(map(_can, graph.eqns)) and sum(map(_cost, graph.eqns)) <= _MOST_SCALARS
+
+
+def _can(eqn: Eqn) -> bool:
+    kernel = eqn.prim.kernel
+    return kernel.registers is not None if isinstance(kernel, Loops) else True
+
+
+def _cost(eqn: Eqn) -> int:
+    kernel = eqn.prim.kernel
+    if isinstance(kernel, Product):
+        return 2 * eqn.outs[0].aval.size * eqn.ins[0].aval.shape[-1]
+    return 0 if isinstance(kernel, View) else max(a.aval.size for a in (*eqn.ins, *eqn.outs))
+
+
+def write_registers(k: Writer, graph: Graph, ins: Sequence[Any], at: Callable[[Eqn], None]) -> list[Any]:
+    """The results of ``graph`` on object arrays of scalars; ``at(eqn)`` is told which equation comes."""
+    env: dict[Var, Any] = dict(zip(graph.ins, ins, strict=True))
+
+    def read(atom: Atom) -> Any:
+        if type(atom) is not Const:
+            return env[atom]  # type: ignore[index]
+        whole = np.empty(atom.aval.shape, object)
+        for place in np.ndindex(*atom.aval.shape):
+            whole[place] = k.scalar(np.asarray(atom.value)[place])
+        return whole
+
+    for eqn in graph.eqns:
+        at(eqn)
+        kernel: Any = eqn.prim.kernel
+        operands = [read(a) for a in eqn.ins]
+        if isinstance(kernel, Loops):
+            assert kernel.registers is not None
+            found = kernel.registers(k, *operands, **eqn.params)
+            env.update(zip(eqn.outs, found if eqn.prim.multiple else (found,), strict=True))
+        else:
+            env[eqn.outs[0]] = _one(k, kernel, eqn, operands)
+    return [read(o) for o in graph.outs]
+
+
+def _one(k: Writer, kernel: Any, eqn: Eqn, operands: Sequence[Any]) -> Any:
+    if isinstance(kernel, View):
+        return np.asarray(eqn.prim.impl(*operands, **eqn.params), object)
+    if isinstance(kernel, Pointwise):
+        return mapped(lambda *scalars: kernel.scalar(k, *scalars, **eqn.params), *operands)
+    if isinstance(kernel, Reduction):
+        return _reduced(k, kernel.op, eqn, operands[0])
+    x, y = operands
+    add, mul = ("or", "and") if eqn.outs[0].aval.dtype.kind == "b" else ("add", "mul")
+    out = np.empty(eqn.outs[0].aval.shape, object)
+    for *batch, i, j in np.ndindex(*out.shape):
+        terms = [k.compute(mul, a, b) for a, b in zip(x[(*batch, i)], y[(*batch, slice(None), j)], strict=True)]
+        out[(*batch, i, j)] = _joined(k, add, terms, eqn.outs[0].aval.dtype)
+    return out
+
+
+def _reduced(k: Writer, op: str, eqn: Eqn, x: Any) -> Any:
+    axes = eqn.params["axes"]
+    kept = tuple(i for i in range(x.ndim) if i not in axes)
+    shape = eqn.outs[0].aval.shape
+    rows = np.transpose(x, (*kept, *axes)).reshape(*shape, -1)
+    out = np.empty(shape, object)
+    for place in np.ndindex(*shape):
+        out[place] = _joined(k, op, list(rows[place]), eqn.outs[0].aval.dtype)
+    return out
+
+
+def _joined(k: Writer, op: str, terms: list[Any], dtype: np.dtype[Any]) -> Any:
+    """All terms combined, by halves: short chains of operations."""
+    if not terms:
+        return k.constant(neutral(op, dtype).item(), dtype)
+    while len(terms) > 1:
+        pairs = [k.compute(op, a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[len(pairs) * 2 :]
+    return terms[0]

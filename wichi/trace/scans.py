@@ -1,0 +1,221 @@
+"""``scan``: a loop of a known number of rounds. What its way back needs are further stacked results, so its derivatives
+are scans again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from wichi.ops.pointwise import add
+from wichi.trace.bodies import (
+    Values,
+    assign,
+    avals_of,
+    batched_body,
+    by_kind,
+    carried_memory,
+    carried_on,
+    closed_in_front,
+    move,
+    or_zeros,
+    parts_of,
+    round_trip,
+    swapped,
+    values_of,
+    widths,
+)
+from wichi.trace.evaluate import evaluate
+from wichi.trace.forward import jvp_values, zeros_like
+from wichi.trace.ir import Aval, Eqn, Graph, Var, dce
+from wichi.trace.primitive import Loops, Primitive, Whole, lead
+from wichi.trace.tracer import stage_graph
+
+
+# Inputs: consts, initial carries, xs (stacked along their first axis); results: final carries, ys (stacked).
+# body: consts, carries, a row of each of xs -> carries, a row of each of ys.
+def _scan_type(*ins: Aval, body: Graph, consts: int, carries: int, length: int, reverse: bool) -> tuple[Aval, ...]:
+    outs = [o.aval._replace(weak=False) for o in body.outs]
+    return (*outs[:carries], *(a._replace(shape=(length, *a.shape)) for a in outs[carries:]))
+
+
+def _scan_impl(*args: Any, body: Graph, consts: int, carries: int, length: int, reverse: bool) -> tuple[Any, ...]:
+    fixed, state, xs = parts_of(args, consts, carries)
+    types = [o.aval for o in body.outs]
+    ys = [np.empty((length, *a.shape), a.dtype) for a in types[carries:]]
+    for i in reversed(range(length)) if reverse else range(length):
+        outs = evaluate(body, *fixed, *state, *[x[i] for x in xs])
+        state = [np.asarray(v, a.dtype)[()] for v, a in zip(outs, types[:carries], strict=False)]
+        for y, row in zip(ys, outs[carries:], strict=True):
+            y[i] = row
+    return (*[np.array(v)[()] for v in state], *ys)
+
+
+def _scan_batch(prim: Primitive, args: Values, batched: Sequence[bool], size: int, **params: Any) -> tuple[Any, ...]:
+    body, consts, carries = params["body"], params["consts"], params["carries"]
+    flags = [*batched[:consts], *[True] * carries, *batched[consts + carries :]]
+    rows, arrays = closed_in_front(batched_body(body, flags, size))
+    fixed, init, xs = parts_of(args, consts, carries)
+    init = [x if b else lead(x, size) for x, b in zip(init, batched[consts:], strict=False)]
+    xs = [swapped(x) if b else x for x, b in zip(xs, batched[consts + carries :], strict=True)]
+    outs = scan(*arrays, *fixed, *init, *xs, **{**params, "body": rows, "consts": consts + len(arrays)})
+    return (*outs[:carries], *[swapped(y) for y in outs[carries:]])
+
+
+def _scan_jvp(ins: Values, tangents: Values, **params: Any) -> tuple[list[Any], list[Any]]:
+    body, consts, carries = params["body"], params["consts"], params["carries"]
+    found, active = carried_on(body, consts, carries, [i for i, t in enumerate(tangents) if t is not None])
+    moving = sorted(found)
+    groups = by_kind(moving, consts, carries)
+    live = [i for i in range(carries, len(body.outs)) if body.outs[i] in active]
+    dots = {i: or_zeros(tangents[i], ins[i]) for i in moving}
+    fixed, init, xs = parts_of(range(len(ins)), consts, carries)
+
+    def walk(*values: Any) -> list[Any]:
+        c, dc, s, ds, x, dx = parts_of(values, *widths(fixed, groups[0], init, groups[1], xs))
+        given = dict(zip(moving, (*dc, *ds, *dx), strict=True))
+        outs, pushed = jvp_values(body, [*c, *s, *x], [given.get(i) for i in range(len(ins))])
+        moved = [or_zeros(pushed[i - consts], outs[i - consts]) for i in groups[1]]
+        return [*outs[:carries], *moved, *outs[carries:], *[or_zeros(pushed[i], outs[i]) for i in live]]
+
+    order = [*fixed, *groups[0], *init, *groups[1], *xs, *groups[2]]
+    types = avals_of(body)
+    both, arrays = closed_in_front(stage_graph(walk, [types[i] for i in order]))
+    operands = [*[ins[i] for i in fixed], *[dots[i] for i in groups[0]], *[ins[i] for i in init]]
+    operands += [*[dots[i] for i in groups[1]], *[ins[i] for i in xs], *[dots[i] for i in groups[2]]]
+    outs = scan(
+        *arrays, *operands, body=both, consts=len(arrays) + consts + len(groups[0]), carries=carries + len(groups[1]),
+        length=params["length"], reverse=params["reverse"],
+    )  # fmt: skip
+    finals, moved, ys, dys = parts_of(outs, carries, len(groups[1]), len(body.outs) - carries)
+    found_dots = dict(zip([*(i - consts for i in groups[1]), *live], [*moved, *dys], strict=True))
+    return [*finals, *ys], [found_dots.get(i) for i in range(len(body.outs))]
+
+
+def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    body, consts, carries = params["body"], params["consts"], params["carries"]
+    count, turn = len(body.ins), {"length": params["length"], "reverse": not params["reverse"]}
+    found, active = carried_on(body, consts, carries, wanted)
+    moving = sorted(found)
+    wrt_fixed, wrt_init, wrt_xs = by_kind(moving, consts, carries)
+    live = [i for i, o in enumerate(body.outs) if o in active]
+    live_ys = [i for i in live if i >= carries]
+    first, second = round_trip(body, moving, live)
+    residuals = second.ins[: len(second.ins) - len(live)]
+    place = {v: i for i, v in enumerate(first.ins)}  # of residuals that are inputs of the body
+    stacked = [v for v in residuals if v not in place or consts <= place[v] < consts + carries]
+    kept_fixed = [v for v in residuals if place.get(v, consts) < consts]
+    kept_xs = [v for v in residuals if place.get(v, -1) >= consts + carries]
+    keeping = dce(Graph(first.ins[:count], first.eqns, (*first.outs[: len(body.outs)], *stacked)))
+    results = scan(*ins, **{**params, "body": keeping})
+    outs, stacks = results[: len(body.outs)], results[len(body.outs) :]
+
+    def walk(*values: Any) -> list[Any]:
+        held, bars, sums, stack, rows, cts = parts_of(
+            values, *widths(kept_fixed, wrt_init, wrt_fixed, stacked, kept_xs)
+        )
+        known = dict(zip([*kept_fixed, *stacked, *kept_xs], [*held, *stack, *rows], strict=True))
+        coming = dict(zip([*(i - consts for i in wrt_init), *live_ys], [*bars, *cts], strict=True))
+        back = dict(
+            zip(moving, evaluate(second, *[known[v] for v in residuals], *[coming[i] for i in live]), strict=True)
+        )
+        return [
+            *[back[i] for i in wrt_init],
+            *[add(total, back[i]) for i, total in zip(wrt_fixed, sums, strict=True)],
+            *[back[i] for i in wrt_xs],
+        ]
+
+    types = [v.aval._replace(weak=False) for v in body.ins]
+    avals = [v.aval for v in kept_fixed] + [types[i] for i in (*wrt_init, *wrt_fixed)]
+    avals += [v.aval for v in (*stacked, *kept_xs)] + [body.outs[i].aval for i in live_ys]
+    backward, arrays = closed_in_front(stage_graph(walk, [a._replace(weak=False) for a in avals]))
+
+    def pullback(cts: Values) -> list[Any]:
+        bars = [or_zeros(cts[i - consts], ins[i]) for i in wrt_init]
+        sums = [zeros_like(ins[i]) for i in wrt_fixed]
+        rows = [or_zeros(cts[i], outs[i]) for i in live_ys]
+        held = [ins[place[v]] for v in kept_fixed]
+        found = scan(
+            *arrays, *held, *bars, *sums, *stacks, *[ins[place[v]] for v in kept_xs], *rows, body=backward,
+            consts=len(arrays) + len(held), carries=len(bars) + len(sums), **turn,
+        )  # fmt: skip
+        back = dict(zip([*wrt_init, *wrt_fixed, *wrt_xs], found, strict=True))
+        return [back[i] for i in wanted]
+
+    return tuple(outs), pullback
+
+
+def _scan_prune(eqn: Eqn, live: set[Var]) -> Eqn:
+    """Without stacked results that nothing reads."""
+    params = dict(eqn.params)
+    body, carries = params["body"], params["carries"]
+    kept = [i for i, o in enumerate(eqn.outs) if i < carries or o in live]
+    if len(kept) == len(eqn.outs):
+        return eqn
+    params["body"] = dce(Graph(body.ins, body.eqns, tuple(body.outs[i] for i in kept)))
+    return Eqn(eqn.prim, eqn.ins, params, tuple(eqn.outs[i] for i in kept), eqn.where)
+
+
+def _scan_write(
+    k: Any, operands: Values, results: Values, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> None:
+    fixed, init, xs = parts_of(operands, consts, carries)
+    if k.context.fits_registers(body):
+        held, state = [k.registers(c) for c in fixed], [k.variables(k.registers(x)) for x in init]
+        with k.rounds(length) as i:
+            at = k.scalar(np.int64(length - 1)) - i if reverse else i
+            rows = [k.registers(k.row(x, at, literal=True)) for x in xs]
+            outs = k.context.in_registers(k, body, [*held, *map(values_of, state), *rows])
+            assign(state, outs)
+            for y, row in zip(results[carries:], outs[carries:], strict=True):
+                if y is not None:
+                    k.spill(row, k.row(y, at, literal=True))
+        for variables, result in zip(state, results, strict=False):
+            if result is not None:
+                k.spill(values_of(variables), result)
+        return
+    state, following = carried_memory(k, init, results[:carries])
+    with k.rounds(length) as i:
+        at = k.scalar(np.int64(length - 1)) - i if reverse else i
+        rows = [k.row(x, at) for x in xs]
+        targets = [None if y is None else k.row(y, at) for y in results[carries:]]
+        k.context.inline(k, body, [*fixed, *state, *rows], [*following, *targets])
+        move(k, following, state)
+
+
+def _scan_registers(
+    k: Any, *operands: Any, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> list[Any]:
+    """Unrolled, for its rows are at most as many as elements fit into registers; without rows a loop."""
+    fixed, state, xs = parts_of(operands, consts, carries)
+    if not xs and len(body.outs) == carries:
+        variables = [k.variables(x) for x in state]
+        with k.rounds(length):
+            assign(variables, k.context.in_registers(k, body, [*fixed, *map(values_of, variables)]))
+        return [values_of(v) for v in variables]
+    rows: list[Any] = [None] * length
+    for i in reversed(range(length)) if reverse else range(length):
+        outs = k.context.in_registers(k, body, [*fixed, *state, *[np.asarray(x[i], object) for x in xs]])
+        state, rows[i] = outs[:carries], outs[carries:]
+    ys = []
+    for j, out in enumerate(body.outs[carries:]):
+        y = np.empty((length, *out.aval.shape), object)
+        for i in range(length):
+            y[i] = rows[i][j] if out.aval.shape else rows[i][j][()]
+        ys.append(y)
+    return [*state, *ys]
+
+
+scan = Primitive(
+    "scan",
+    type=_scan_type,
+    impl=_scan_impl,
+    batch=_scan_batch,
+    whole=Whole(_scan_jvp, _scan_vjp),
+    kernel=Loops(_scan_write, _scan_registers),
+    multiple=True,
+    numbered=False,
+    prune=_scan_prune,
+)
