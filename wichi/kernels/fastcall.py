@@ -30,7 +30,7 @@ from wichi.trace.ir import Aval
 if TYPE_CHECKING:
     from wichi.kernels.schedule import Plan
 
-_SMALL = 1 << 17  # bytes: programs that touch less keep the GIL, and one workspace
+_SMALL = 1 << 17  # bytes: programs that touch less, and that surely end, keep the GIL, and one workspace
 _METH_FASTCALL = 0x0080
 
 
@@ -97,7 +97,7 @@ def make_door(
     for i, aval in enumerate(plan.outputs):
         records += _record(door.OWN, len(avals) + i, aval)
     arguments = len(avals) + len(plan.constants) + len(plan.outputs)
-    small = plan.bytes_touched() <= _SMALL
+    small = plan.bytes_touched() <= _SMALL and not plan.interruptible
     head = [0] * door.HEAD
     head[door.COUNT] = len(avals) + len(plan.outputs) + 1
     head[door.DEBUGGING] = debugging.ctypes.data

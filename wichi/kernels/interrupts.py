@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from typing import Any
 
-# `PyErr_CheckSignals` runs the handlers of signals that have arrived, in the main thread only. Their exception is
-# kept for `raised()`: machine code hands back a status, and the call raises it once it is back in Python.
+# `PyErr_CheckSignals` runs the handlers of signals that have arrived, in the main thread only. Machine code must not
+# leave Python's exception behind: it hands back a status, notes that it happened, and the call raises.
 _SOURCE = """
 declare i32 @PyGILState_Ensure()
 declare void @PyGILState_Release(i32)
 declare i32 @PyErr_CheckSignals()
 declare void @PyErr_Clear()
+@wichi_happened = global i64 0
 define i64 @wichi_interrupted() {
   %state = call i32 @PyGILState_Ensure()
   %found = call i32 @PyErr_CheckSignals()
@@ -19,6 +21,7 @@ define i64 @wichi_interrupted() {
   br i1 %raised, label %clear, label %done
 clear:
   call void @PyErr_Clear()
+  store i64 1, ptr @wichi_happened
   br label %done
 done:
   call void @PyGILState_Release(i32 %state)
@@ -29,13 +32,20 @@ done:
 
 
 @functools.cache
-def _compiled() -> tuple[int, Any]:
+def _compiled() -> Any:
     from wichi.kernels import link  # llvmlite is loaded with the first program that asks
 
-    engine = link.assemble(_SOURCE)
-    return engine.get_function_address("wichi_interrupted"), engine
+    return link.assemble(_SOURCE)
 
 
 def address() -> int:
     """The address of ``int64 interrupted()``. It takes the GIL, so any thread may call it."""
-    return _compiled()[0]
+    return _compiled().get_function_address("wichi_interrupted")  # type: ignore[no-any-return]
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if a program has ended for one since this was last asked."""
+    happened = ctypes.c_int64.from_address(_compiled().get_global_value_address("wichi_happened"))
+    if happened.value:
+        happened.value = 0
+        raise KeyboardInterrupt

@@ -17,7 +17,7 @@ import numpy as np
 
 from wichi.config import config
 from wichi.errors import IndexRangeError, KernelError, LoopError
-from wichi.kernels import cache
+from wichi.kernels import cache, interrupts
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
 from wichi.kernels.schedule import Plan, plan
@@ -82,8 +82,12 @@ class Executable:
         self._called = False
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
+        if self.plan.interruptible:
+            interrupts.raise_if_interrupted()  # a fast call has ended for it, and left the rest to us
         outs = [np.empty(aval.shape, aval.dtype) for aval in self.plan.outputs]
         if self._door is None or not self._door.run(args, outs):
+            if self.plan.interruptible:
+                interrupts.raise_if_interrupted()
             self._run(args, outs)
             if not self._called:
                 self._called = True
@@ -110,6 +114,7 @@ class Executable:
             self._arenas.append(arena)
         if status:
             if status == INTERRUPTED:
+                interrupts.raise_if_interrupted()
                 raise KeyboardInterrupt
             _failed(*p.failures[status - 1])
 

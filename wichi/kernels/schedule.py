@@ -54,6 +54,11 @@ class Plan:
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
     homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
 
+    @property
+    def interruptible(self) -> bool:
+        """Whether there is a loop that may not end."""
+        return any(x is INTERRUPT_CHECK for x in self.numbers)
+
     def bytes_touched(self) -> int:
         """The memory of inputs, captured arrays, outputs and the arena."""
         avals = (*self.inputs, *self.outputs)

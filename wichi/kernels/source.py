@@ -44,6 +44,7 @@ from wichi.kernels.loops import (
     walk,
 )  # fmt: skip
 from wichi.kernels.schedule import Plan, plan
+from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.ir import Graph
 from wichi.trace.show import Names, equation, text
 
@@ -120,7 +121,7 @@ def _program(p: Plan, buffers: Sequence[str], inputs: Sequence[str]) -> str:
     defaults = [f"{c}{_default(array)}" for c, array in zip(captured, p.constants, strict=True)]
     lines = [f"def program({', '.join([*given, *defaults])}):"]
     lines.append(f"    sizes = {p.sizes.tolist()}")
-    lines.append(f"    scalars = [{', '.join(f'np.{x.dtype.name}({_number(x.item())})' for x in p.numbers)}]")
+    lines.append(f"    scalars = [{', '.join(map(_scalar, p.numbers))}]")
     arguments = [f"np.ascontiguousarray({x}, {_dtype(a.dtype)}).ravel()" for x, a in zip(given, p.inputs, strict=True)]
     arguments += [f"np.ascontiguousarray({c}).ravel()" for c in captured]
     for i, aval in enumerate(p.outputs):
@@ -379,6 +380,10 @@ def _bare(text: str) -> str:
 
 def _number(value: Any) -> str:
     return repr(value) if np.isfinite(value) else f'float("{value}")'
+
+
+def _scalar(x: Any) -> str:
+    return "None" if x is INTERRUPT_CHECK else f"np.{x.dtype.name}({_number(x.item())})"
 
 
 def _extent(extent: Extent) -> str:

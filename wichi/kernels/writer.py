@@ -189,6 +189,13 @@ class Writer:
         """A NumPy scalar: a literal if it is one of the few that shape code, else a run-time argument."""
         if value.dtype.kind == "b" or (float(value) in LITERALS and not (value == 0 and np.signbit(float(value)))):
             return self.constant(value.item(), value.dtype)
+        return self._runtime(value)
+
+    def number(self, value: int) -> Scalar:
+        """An integer that is a run-time argument, whatever it is."""
+        return self._runtime(np.int64(value))
+
+    def _runtime(self, value: Any) -> Scalar:
         self.scalars.append(value)
         out = self.fresh(value.dtype)
         self.put(RuntimeScalar(out.id, len(self.scalars) - 1, value.dtype))
@@ -428,9 +435,7 @@ class Writer:
 
     def index_in(self, i: Scalar, n: int) -> Scalar:
         """``i`` counted from the end where negative; outside an axis of ``n`` the program fails with its status."""
-        extent = self.fresh(I8)
-        self.scalars.append(np.int64(n))
-        self.put(RuntimeScalar(extent.id, len(self.scalars) - 1, I8))
+        extent = self.number(n)
         wrapped = self.compute("select", self.compute("lt", i, 0), i + extent, i)
         inside = self.compute("ge", wrapped, 0) & self.compute("lt", wrapped, extent)
         self.put(Check(inside.id, self.context.fails("index")))

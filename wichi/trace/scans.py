@@ -165,7 +165,7 @@ def _scan_write(
     if k.context.fits_registers(body):
         held, state = [k.registers(c) for c in fixed], [k.variables(k.registers(x)) for x in init]
         with k.rounds(length) as i:
-            at = k.scalar(np.int64(length - 1)) - i if reverse else i
+            at = k.number(length - 1) - i if reverse else i
             rows = [k.registers(k.row(x, at, literal=True)) for x in xs]
             outs = k.context.in_registers(k, body, [*held, *map(values_of, state), *rows])
             assign(state, outs)
@@ -178,7 +178,7 @@ def _scan_write(
         return
     state, following = carried_memory(k, init, results[:carries])
     with k.rounds(length) as i:
-        at = k.scalar(np.int64(length - 1)) - i if reverse else i
+        at = k.number(length - 1) - i if reverse else i
         rows = [k.row(x, at) for x in xs]
         targets = [None if y is None else k.row(y, at) for y in results[carries:]]
         k.context.inline(k, body, [*fixed, *state, *rows], [*following, *targets])

@@ -54,12 +54,21 @@ def equation(eqn: Eqn, name: Names) -> str:
 
 def operation(eqn: Eqn) -> str:
     """``sum[axes=(0,)]``"""
-    params = " ".join(f"{k}={v}" for k, v in eqn.params.items())
+    params = " ".join(f"{k}={v}" for k, v in eqn.params.items() if not _graphs(v))
     return f"{eqn.prim.name}[{params}]" if params else eqn.prim.name
 
 
+def _graphs(value: Any) -> list[Graph]:
+    """The graphs in a parameter."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [v for v in values if isinstance(v, Graph)]
+
+
 def text(graph: Graph, name: Names | None = None) -> str:
-    """The printed form; equations made by derivative rules stand below a line that says so."""
+    """The printed form; equations made by derivative rules stand below a line that says so.
+
+    Graphs that an equation holds stand below it, further in, with names of their own.
+    """
     name = name or Names(graph)
     lines = [f"graph({', '.join(f'{name(v)}:{v.aval}' for v in graph.ins)})"]
     constants = dict.fromkeys(a for e in graph.eqns for a in e.ins if type(a) is Const and not a.is_scalar)
@@ -71,6 +80,9 @@ def text(graph: Graph, name: Names | None = None) -> str:
             lines.append("  # backward" if turns else "  # forward")
             backward = turns
         lines.append(f"  {equation(eqn, name)}")
+        for key, value in eqn.params.items():
+            for inner in _graphs(value):  # bodies nest as deep as the user's loops do
+                lines += [f"    {key} {text(inner)}".replace("\n", "\n    ")]
     lines.append(f"  return {', '.join(map(name, graph.outs))}")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -320,7 +321,9 @@ def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     if array:
         inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
         maker = text.split("(")[0]
-        if maker.endswith(("array", "asanyarray")):
+        if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
+            fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
+        elif maker.endswith(("array", "asanyarray")):
             fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
         else:
             fix = f"{maker or 'f'}(np.stack({inside}))"
