@@ -86,9 +86,9 @@ def scan(
         return new, ys, new_tree
 
     traced, init_avals = _trace_body("scan", one, init, row_avals)
-    body, consts = _with_consts(traced, len(carries) + len(rows))
+    body, consts = with_consts(traced, len(carries) + len(rows))
     operands = [*consts, *[_as(x, a) for x, a in zip(carries, init_avals, strict=True)], *rows]
-    outs = _bind(
+    outs = bind_graph(
         scans.scan, operands, body=body, consts=len(consts), carries=len(carries), length=rounds, reverse=bool(reverse)
     )
     return pytree.unflatten(tree, outs[: len(carries)]), pytree.unflatten(y_tree[0], outs[len(carries) :])
@@ -167,7 +167,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         return new, [], new_tree
 
     traced, avals = _trace_body("while_loop", one, init_val, [])
-    body, consts = _with_consts(traced, len(carries))
+    body, consts = with_consts(traced, len(carries))
 
     def ask(*values: Any) -> list[Any]:
         return [cond_fun(pytree.unflatten(tree, values))]
@@ -180,8 +180,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
             at=frames.describe(frames.user_where()),
             fix="compare: lambda x: x < limit; of an array, .any() or .all()",
         )
-    condition, tests = _with_consts(asked, len(carries))
-    outs = _bind(
+    condition, tests = with_consts(asked, len(carries))
+    outs = bind_graph(
         whiles.while_, [*tests, *consts, *[_as(x, a) for x, a in zip(carries, avals, strict=True)]],
         condition=condition, body=body, tests=len(tests), consts=len(consts),
     )  # fmt: skip
@@ -357,13 +357,12 @@ def _carry_fix(a: Aval, b: Aval) -> str:
     return f"begin with the shape that the body returns: np.zeros({b.shape})"
 
 
-def _with_consts(traced: Traced, given: int) -> tuple[Graph, list[Any]]:
-    """The graph with its captured values and arrays as inputs before the others, and these."""
-    graph, arrays = bodies.closed_in_front(traced.graph)
-    held = len(arrays)
-    captured = graph.ins[held + given :]
-    ins = (*graph.ins[:held], *captured, *graph.ins[held : held + given])
-    return Graph(ins, graph.eqns, graph.outs), [*arrays, *traced.captured]
+def with_consts(traced: Traced, given: int, in_front: bool = True) -> tuple[Graph, list[Any]]:
+    """The graph with its captured values and arrays as inputs before the others (or after them), and these."""
+    graph, arrays = bodies.closed(traced.graph)
+    own, held = graph.ins[:given], graph.ins[given:]
+    ins = (*held, *own) if in_front else (*own, *held)
+    return Graph(ins, graph.eqns, graph.outs), [*traced.captured, *arrays]
 
 
 def _as(x: Any, aval: Aval) -> Any:
@@ -373,7 +372,7 @@ def _as(x: Any, aval: Aval) -> Any:
     return np.asarray(x, aval.dtype)[()]
 
 
-def _bind(prim: Primitive, operands: Sequence[Any], **params: Any) -> Sequence[Any]:
+def bind_graph(prim: Primitive, operands: Sequence[Any], **params: Any) -> Sequence[Any]:
     """The results; computed now, in native code, if nothing is being traced among the operands."""
     if any(isinstance(x, Boxed) for x in operands):
         outs: Sequence[Any] = prim(*operands, **params)

@@ -25,7 +25,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Step(NamedTuple):
-    """One equation: its values, and the slots they stand in (-1: a constant, which has no gradient)."""
+    """One equation: its values, and the slots they stand in (-1: a constant, which has no gradient).
+
+    One that holds a graph has several results, and its own way back.
+    """
 
     prim: Primitive
     ins: tuple[Any, ...]
@@ -33,6 +36,7 @@ class Step(NamedTuple):
     params: dict[str, Any]
     out: Any
     slot: int
+    pullback: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
 
 class Recording:
@@ -51,6 +55,12 @@ class Recording:
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         ins = tuple([a.data if isinstance(a, Boxed) else a for a in args])
         slots = tuple([a.slot if type(a) is Recorded and a.recording is self else -1 for a in args])
+        if prim.whole is not None:
+            wanted = [i for i, s in enumerate(slots) if s >= 0 and aval_of(ins[i]).dtype.kind == "f"]
+            outs, pullback = prim.whole.vjp(ins, wanted, **params)
+            results = tuple([self.operand(np.asarray(x)) for x in outs])
+            self.steps.append(Step(prim, ins, slots, params, outs, results[0].slot, pullback))
+            return results
         out = prim.impl(*ins, **params)
         result = self.operand(out)
         self.steps.append(Step(prim, ins, slots, params, out, result.slot))
@@ -78,10 +88,17 @@ def pull(steps: Sequence[Step], slot: int, ct: Any, operands: int) -> list[Any]:
     """The cotangents of the operands (None: zero), given that of ``slot``."""
     bars: dict[int, Any] = {slot: ct}
     for step in reversed(steps):
+        wanted = [i for i, s in enumerate(step.slots) if s >= 0]
+        if step.pullback is not None:
+            cts = [bars.pop(step.slot + k, None) for k in range(len(step.out))]
+            if any(c is not None for c in cts):
+                wanted = [i for i in wanted if aval_of(step.ins[i]).dtype.kind == "f"]
+                for i, c in zip(wanted, step.pullback(cts), strict=True):
+                    bars[step.slots[i]] = add(bars.get(step.slots[i]), c)
+            continue
         ct = bars.pop(step.slot, None)
         if ct is None:
             continue
-        wanted = [i for i, s in enumerate(step.slots) if s >= 0]
         for i, c in cotangents(step.prim, step.ins, step.out, step.params, ct, wanted):
             bars[step.slots[i]] = add(bars.get(step.slots[i]), c)
     return [bars.get(i) for i in range(operands)]

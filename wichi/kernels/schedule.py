@@ -23,8 +23,8 @@ from wichi.kernels.product import fits_blas, write_product
 from wichi.kernels.registers import fits_registers, write_registers
 from wichi.kernels.writer import INTERRUPT_CHECK, Writer
 from wichi.ops.shaping import copy
-from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var
-from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
+from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var, expanded
+from wichi.trace.primitive import Inline, Loops, Pointwise, Product, Reduction, View
 
 _MOST_EQUATIONS = 150  # of one nest: keeps functions at a few hundred statements
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector there is
@@ -65,6 +65,10 @@ class Plan:
         return self.arena_bytes + sum(a.size * a.dtype.itemsize for a in avals) + sum(c.nbytes for c in self.constants)
 
 
+def holds_equations(eqn: Eqn) -> bool:
+    return isinstance(eqn.prim.kernel, Inline)
+
+
 def plan(graph: Graph) -> Plan:
     """Decide how ``graph`` runs."""
     return _Planner(graph).plan()
@@ -84,6 +88,7 @@ class _Planner:
     scalars: list[Any] = field(default_factory=list)
 
     def plan(self) -> Plan:
+        self.graph = expanded(self.graph, holds_equations)
         for var in self.graph.ins:
             self._in_memory(var, -1)
         for eqn in self.graph.eqns:
@@ -116,6 +121,7 @@ class _Planner:
 
     def inline(self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
         """Write the whole graph into the nest that ``k`` writes, from ``ins`` to ``outs`` (None: not asked for)."""
+        self.graph = expanded(self.graph, holds_equations)
         bases: dict[int, Layout] = {}
         for var, given in zip(self.graph.ins, ins, strict=True):
             own = self._in_memory(var, -1)
@@ -353,7 +359,7 @@ class _Shared:
         _Planner(graph, sizes=self.sizes, scalars=self.scalars).inline(k, self, ins, outs)
 
     def fits_registers(self, graph: Graph) -> bool:
-        return fits_registers(graph)
+        return fits_registers(expanded(graph, holds_equations))
 
     def in_registers(self, k: Writer, graph: Graph, ins: Sequence[Any]) -> list[Any]:
         outer = self.eqn
@@ -361,7 +367,7 @@ class _Shared:
         def at(eqn: Eqn) -> None:
             self.eqn = eqn
 
-        results = write_registers(k, graph, ins, at)
+        results = write_registers(k, expanded(graph, holds_equations), ins, at)
         self.eqn = outer
         return results
 

@@ -6,7 +6,7 @@ here recurses, so a chain of 100,000 equations is as good as one of ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -248,6 +248,27 @@ def dce(graph: Graph) -> Graph:
             kept.append(eqn)
             live.update(reads(eqn))
     return Graph(graph.ins, tuple(reversed(kept)), graph.outs, graph.in_names)
+
+
+def expanded(graph: Graph, holds_equations: Callable[[Eqn], bool]) -> Graph:
+    """With the body of each equation that ``holds_equations`` (its parameter ``graph``) in the equation's place."""
+    while any(map(holds_equations, graph.eqns)):  # once a level of nesting
+        eqns: list[Eqn] = []
+        atoms: dict[Any, Atom] = {}
+        for eqn in graph.eqns:
+            ins = tuple(atoms.get(a, a) for a in eqn.ins)
+            if not holds_equations(eqn):
+                eqns.append(Eqn(eqn.prim, ins, eqn.params, eqn.outs, eqn.where))
+                continue
+            body = eqn.params["graph"]
+            inner: dict[Any, Atom] = dict(zip(body.ins, ins, strict=True))
+            for e in body.eqns:  # of fresh variables: a body may stand in several places
+                outs = tuple(Var(o.aval) for o in e.outs)
+                eqns.append(Eqn(e.prim, tuple(inner.get(a, a) for a in e.ins), e.params, outs, e.where))
+                inner.update(zip(e.outs, outs, strict=True))
+            atoms.update(zip(eqn.outs, (inner.get(o, o) for o in body.outs), strict=True))
+        graph = Graph(graph.ins, tuple(eqns), tuple(atoms.get(o, o) for o in graph.outs), graph.in_names)
+    return graph
 
 
 def check(graph: Graph) -> Graph:

@@ -257,3 +257,9 @@ class Loops:
 
     def __init__(self, write: Rule, registers: Rule | None = None) -> None:
         self.write, self.registers = write, registers
+
+
+class Inline:
+    """The equations of the graph in the parameter ``graph`` stand in its place where it runs."""
+
+    __slots__ = ()

@@ -36,27 +36,30 @@ def _transpose_jvp(
     prim: Primitive, ins: Sequence[Any], out: Any, params: Any, ct: Any, wanted: Sequence[int]
 ) -> list[tuple[int, Any]]:
     """Pull ``ct`` back through the small program, linear in the tangents, that the jvp rule writes."""
-    assert prim.jvp is not None
+    constant_ins = list(ins)
 
     def rule(*tangents: Any) -> list[Any]:
+        assert prim.jvp is not None
         every: list[Any] = [None] * len(ins)
         for i, t in zip(wanted, tangents, strict=True):
             every[i] = t
-        return [
-            prim.jvp(
-                out,
-                constant_ins,
-                [zeros_like(x) if t is None else t for x, t in zip(ins, every, strict=True)],
-                **params,
-            )
-        ]
+        dots = [zeros_like(x) if t is None else t for x, t in zip(ins, every, strict=True)]
+        return [prim.jvp(out, constant_ins, dots, **params)]
 
-    # Arrays become constants of the small program; values of an enclosing trace are captured, then given back.
-    constant_ins = list(ins)
-    linear = trace(rule, [aval_of(ins[i])._replace(weak=False) for i in wanted])
-    graph, outer = linear.graph, linear.captured
-    env: dict[Var, Any] = dict(zip(graph.ins[len(wanted) :], outer, strict=True))
-    tangent_ins = graph.ins[: len(wanted)]
+    found = transposed(rule, [aval_of(ins[i])._replace(weak=False) for i in wanted], [ct])
+    return list(zip(wanted, found, strict=True))
+
+
+def transposed(linear: Callable[..., Sequence[Any]], avals: Sequence[Aval], cts: Sequence[Any]) -> list[Any]:
+    """The cotangents of the arguments (None: zero) of a function that is linear in them, given those of its results.
+
+    Arrays become constants of the small program that is traced; values of an enclosing trace are captured by it, and
+    given back.
+    """
+    traced = trace(linear, avals)
+    graph = traced.graph
+    env: dict[Var, Any] = dict(zip(graph.ins[len(avals) :], traced.captured, strict=True))
+    tangent_ins = graph.ins[: len(avals)]
     # What does not read a tangent is computed first; the rest is linear and is only transposed.
     late = set(tangent_ins)
     early, linear_eqns = [], []
@@ -67,8 +70,7 @@ def _transpose_jvp(
         else:
             early.append(eqn)
     run(early, env)  # no lines are set: the caller has said whose derivative this is
-    found = pull(linear_eqns, lambda a: _read_or_none(env, a), graph.outs, [ct], tangent_ins)
-    return list(zip(wanted, found, strict=True))
+    return pull(linear_eqns, lambda a: _read_or_none(env, a), graph.outs, cts, tangent_ins)
 
 
 def _read_or_none(env: dict[Var, Any], atom: Atom) -> Any:

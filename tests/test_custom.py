@@ -1,0 +1,159 @@
+"""Functions with rules of the user's own, and recomputed ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wichi
+from wichi.errors import ArgumentError
+
+
+@wichi.custom_jvp
+def twice(x, y):
+    return np.sin(x) * y
+
+
+@twice.defjvp
+def _twice_rule(primals, tangents):
+    (x, y), (x_dot, y_dot) = primals, tangents
+    return twice(x, y), 2.0 * (np.cos(x) * y * x_dot + np.sin(x) * y_dot)  # twice the truth, to be told apart
+
+
+@wichi.custom_vjp
+def thrice(x, y):
+    return np.sin(x) * y
+
+
+thrice.defvjp(
+    lambda x, y: (np.sin(x) * y, (x, y)), lambda res, ct: (3.0 * ct * np.cos(res[0]) * res[1], 3.0 * ct * np.sin(res[0]))
+)
+
+
+@pytest.mark.parametrize("f, factor", [(twice, 2.0), (thrice, 3.0)])
+class TestRules:
+    def test_first_order(self, f, factor):
+        assert np.isclose(f(0.3, 2.0), 2 * np.sin(0.3))
+        assert np.isclose(wichi.jit(f)(0.3, 2.0), 2 * np.sin(0.3))
+        gx, gy = wichi.grad(f, argnums=(0, 1))(0.3, 2.0)
+        assert np.isclose(gx, factor * 2 * np.cos(0.3)) and np.isclose(gy, factor * np.sin(0.3))
+        value, along = wichi.jvp(f, (0.3, 2.0), (1.0, 0.0))
+        assert np.isclose(value, 2 * np.sin(0.3)) and np.isclose(along, gx)
+
+    def test_second_order_differentiates_the_rule(self, f, factor):
+        # Of the rule's result, 2 cos(x) y x': its sine is plain, so the second derivative has the factor once.
+        for second in (wichi.jacfwd(wichi.grad(f)), wichi.jacrev(wichi.grad(f))):
+            assert np.isclose(second(0.3, 2.0), -factor * 2 * np.sin(0.3))
+
+    def test_vmap(self, f, factor):
+        x = np.linspace(0.1, 1.0, 5)
+        np.testing.assert_allclose(wichi.vmap(f, (0, None))(x, 2.0), 2 * np.sin(x))
+        g = wichi.vmap(wichi.grad(f, argnums=(0, 1)), (0, None))(x, 2.0)
+        np.testing.assert_allclose(g[0], factor * 2 * np.cos(x))
+        np.testing.assert_allclose(g[1], factor * np.sin(x))
+        total = wichi.grad(lambda y: np.sum(wichi.vmap(f, (0, None))(x, y)))(2.0)
+        np.testing.assert_allclose(total, factor * np.sum(np.sin(x)))
+
+    def test_inside_scan(self, f, factor):
+        g = wichi.grad(lambda x: wichi.scan(lambda c, _: (f(c, x), None), x, None, 2)[0])
+        s, c, x = np.sin, np.cos, 0.7
+        inner = s(x) * x
+        inner_dot = factor * (c(x) * x + s(x))
+        assert np.isclose(g(x), factor * (c(inner) * x * inner_dot + s(inner)))
+
+    def test_eager(self, f, factor):
+        x = wichi.Tensor(0.3)
+        f(x, 2.0).backward()
+        assert np.isclose(float(np.asarray(getattr(x.grad, "data", x.grad))), factor * 2 * np.cos(0.3))
+
+
+def test_trees_and_static_arguments():
+    @wichi.custom_vjp
+    def f(p, scale):
+        return {"out": p["a"] * scale["s"]}
+
+    f.defvjp(
+        lambda p, scale: ({"out": p["a"] * scale["s"]}, (p, scale)),
+        lambda res, ct: ({"a": ct["out"] * res[1]["s"], "b": np.zeros(2)}, None),
+    )
+    g = wichi.grad(lambda p, s: np.sum(f(p, s)["out"]))({"a": np.ones(3), "b": np.ones(2)}, {"s": 4.0})
+    np.testing.assert_allclose(g["a"], [4.0, 4.0, 4.0])
+
+    @wichi.custom_jvp
+    def power(x, n):
+        return x**n
+
+    power = wichi.custom_jvp(lambda n, x: x**n, nondiff_argnums=(0,))
+    power.defjvp(lambda n, primals, tangents: (primals[0] ** n, n * primals[0] ** (n - 1) * tangents[0]))
+    assert np.isclose(wichi.grad(lambda x: power(3, x))(2.0), 12.0)
+
+
+class TestRefusals:
+    def test_wrong_shape_from_a_rule(self):
+        f = wichi.custom_vjp(lambda x: np.sum(x))
+        f.defvjp(lambda x: (np.sum(x), None), lambda _, ct: (ct,))
+        with pytest.raises(ArgumentError, match=r"cotangent of argument 0 .* is f64\[\] where f64\[3\] fits"):
+            wichi.grad(f)(np.ones(3))
+
+    def test_wrong_tree_from_a_rule(self):
+        f = wichi.custom_jvp(lambda x: x * 2.0)
+        f.defjvp(lambda p, t: (p[0] * 2.0, (t[0], t[0])))
+        with pytest.raises(ArgumentError, match="tangent of the jvp rule is the tree"):
+            wichi.grad(f)(1.0)
+
+    def test_wrong_dtype_from_a_rule(self):
+        f = wichi.custom_jvp(lambda x: x * 2.0)
+        f.defjvp(lambda p, t: (p[0] * 2.0, t[0].astype(np.float32)))
+        with pytest.raises(ArgumentError, match=r"is f32\[\] where f64\[\] fits"):
+            wichi.grad(f)(1.0)
+
+    def test_no_rule_yet(self):
+        with pytest.raises(ArgumentError, match="has no rule yet"):
+            wichi.custom_jvp(np.sin)(1.0)
+
+    def test_values_from_around(self):
+        def loss(a):
+            f = wichi.custom_jvp(lambda x: x * a)
+            f.defjvp(lambda p, t: (p[0] * a, t[0] * a))
+            return f(2.0 * a)
+
+        with pytest.raises(ArgumentError, match="not among its arguments"):
+            wichi.grad(loss)(3.0)
+
+
+class TestCheckpoint:
+    @staticmethod
+    def layers(w, x, wrap):
+        def block(w, x):
+            h = np.tanh(x @ w)
+            return np.sin(h) + x
+
+        for _ in range(4):
+            x = wrap(block)(w, x)
+        return np.sum(x**2)
+
+    @pytest.mark.parametrize("policy", [None, wichi.products_saveable])
+    def test_same_derivatives(self, policy):
+        rng = np.random.default_rng(0)
+        w, x = rng.normal(size=(6, 6)), rng.normal(size=(5, 6))
+
+        def plain(w, x):
+            return self.layers(w, x, lambda b: b)
+
+        def apart(w, x):
+            return self.layers(w, x, lambda b: wichi.checkpoint(b, policy))
+
+        np.testing.assert_allclose(wichi.grad(apart)(w, x), wichi.grad(plain)(w, x), rtol=1e-12)
+        np.testing.assert_allclose(wichi.hvp(apart, (w, x), (w, x)), wichi.hvp(plain, (w, x), (w, x)), rtol=1e-10)
+        ws = np.stack([w, 2 * w])
+        found = wichi.vmap(wichi.grad(apart), (0, None))(ws, x)
+        np.testing.assert_allclose(found, np.stack([wichi.grad(plain)(v, x) for v in ws]), rtol=1e-10)
+
+    def test_in_a_scan_body(self):
+        w, x = np.full((3, 3), 0.3), np.ones((2, 3))
+
+        def f(w, wrap):
+            return np.sum(wichi.scan(lambda c, _: (wrap(lambda c: np.tanh(c @ w) * c)(c), None), x, None, 5)[0])
+
+        found = wichi.grad(lambda w: f(w, wichi.checkpoint))(w)
+        np.testing.assert_allclose(found, wichi.grad(lambda w: f(w, lambda b: b))(w), rtol=1e-12)
