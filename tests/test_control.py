@@ -170,7 +170,7 @@ class TestPrograms:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_second_derivatives_in_all_orders(name):
-    f, plain = PROGRAMS[name]
+    f, _plain = PROGRAMS[name]
     w, x, xs = draw(3)
     exact = [wichi.jacfwd(wichi.grad(f)), wichi.jacrev(wichi.grad(f)), wichi.jacrev(wichi.jacfwd(f)), wichi.hessian(f)]
     wanted = np.stack(
@@ -189,7 +189,7 @@ def test_third_derivative_of_while():
     close(d3(1.3), (d2(1.3 + 1e-5) - d2(1.3 - 1e-5)) / 2e-5, 1e-5)
 
 
-@pytest.mark.parametrize("outer, inner", [*itertools.product(["grad", "jit", "vmap", "jvp"], repeat=2)])
+@pytest.mark.parametrize(("outer", "inner"), [*itertools.product(["grad", "jit", "vmap", "jvp"], repeat=2)])
 def test_transforms_compose_around_a_loop(outer, inner):
     def f(x):
         return wichi.scan(lambda c, _: (np.sin(c) * x, c), x, None, 4)[0]
@@ -243,7 +243,8 @@ def test_another_length_compiles_nothing():
 
 def test_no_rounds():
     last, ys = wichi.scan(lambda c, x: (c * x, c), 2.0, np.zeros(0))
-    assert last == 2.0 and ys.shape == (0,)
+    assert last == 2.0
+    assert ys.shape == (0,)
     assert wichi.grad(lambda x: wichi.scan(lambda c, _: (c * c, None), x, None, 0)[0])(3.0) == 1.0
     assert wichi.while_loop(lambda x: x < 0, lambda x: x + 1, 5) == 5
     assert wichi.grad(lambda x: wichi.while_loop(lambda v: v < 0.0, lambda v: v * v, x))(3.0) == 1.0
@@ -255,7 +256,9 @@ def test_integers_and_bools_are_carried():
         return (n + 1, seen | (x > 2)), n
 
     (n, seen), ys = wichi.scan(body, (0, np.bool_(False)), np.arange(5))
-    assert n == 5 and seen and ys.tolist() == [0, 1, 2, 3, 4]
+    assert n == 5
+    assert seen
+    assert ys.tolist() == [0, 1, 2, 3, 4]
     g = wichi.grad(lambda x: wichi.scan(lambda c, _: ((c[0] * x, c[1] + 1), c[1]), (x, 0), None, 3)[0][0])
     close(g(2.0), 4 * 2.0**3)
 
@@ -352,13 +355,12 @@ class TestRefusals:
             wichi.jit(lambda x: wichi.cond(x > 0, np.sum, np.sum, x))(np.ones(3))
 
     def test_python_conditions_in_a_body_are_refused_with_the_line(self):
+        def body(c, _):
+            if c > 0:
+                return c, None
+            return -c, None
+
         with pytest.raises(ConditionError, match="if c > 0"):
-
-            def body(c, _):
-                if c > 0:
-                    return c, None
-                return -c, None
-
             wichi.scan(body, 1.0, None, 3)
 
     def test_tape_is_bounded(self, monkeypatch):
@@ -369,7 +371,6 @@ class TestRefusals:
 
     def test_index_errors_in_bodies_name_the_line(self):
         table = np.arange(4.0)
-
 
         def body(i):
             return i + 1 + wichi.numpy.take(table, i).astype(int) * 0
@@ -402,5 +403,6 @@ def test_ctrl_c_ends_a_loop_that_does_not(n, again):
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         f(np.ones(n))
-    assert sent and time.perf_counter() - sent[0] < 2.0  # 0.2 s is the aim; machines under test stall
+    assert sent
+    assert time.perf_counter() - sent[0] < 2.0
     close(f(-np.ones(n)), -np.ones(n))

@@ -20,6 +20,7 @@ from wichi import pytree
 from wichi.config import config, debug_mode
 from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError, DtypeError, WichiError
+from wichi.guards import Path, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.kernels.program import Executable
 from wichi.kernels.source import source
@@ -27,7 +28,7 @@ from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
 from wichi.trace.evaluate import evaluate
-from wichi.trace.ir import Aval, Const, Graph
+from wichi.trace.ir import Aval, Const, Graph, dce
 from wichi.trace.tracer import Tracer, refuse_subclass, supported, trace
 
 P = ParamSpec("P")
@@ -64,6 +65,7 @@ class Signature:
     in_tree: pytree.TreeDef
     out_tree: pytree.TreeDef
     outermost: bool  # not called from within another transform
+    guards: int = 0  # how many of the graph's last outputs are guards; they stay the last
 
 
 class Rewrite(Protocol):
@@ -85,9 +87,26 @@ class CompiledTrace:
     captured: tuple[Boxed, ...] = ()
     called: bool = False
     derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
+    passing: bool = False  # its way was decided by values of an enclosing trace, which has the guards
+    guards: tuple[Any, ...] = ()  # what the last results must be for the others to be right
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         return self.run([*leaves, *self.captured])
+
+    def agrees(self, results: Sequence[Any]) -> bool:
+        """Whether the guards among ``results`` came out as when the function was traced."""
+        return all(a == b for a, b in zip(results[len(results) - len(self.guards) :], self.guards, strict=True))
+
+    def guards_hold(self, leaves: Sequence[Any]) -> bool:
+        """The same, of the guards alone."""
+        if "guards" not in self.derived:
+            graph = self.run.graph
+            self.derived["guards"] = dce(Graph(graph.ins, graph.eqns, graph.outs[-len(self.guards) :]))
+        try:
+            with np.errstate(all="ignore"):
+                return self.agrees(evaluate(self.derived["guards"], *leaves))
+        except IndexError:
+            return False
 
 
 # Traces of functions with the same code object; a lambda written in a loop finds its trace again.
@@ -120,6 +139,7 @@ class Transformed(Generic[P, R]):
         # trace, which functions of equal code share: they look into this function's own cells and globals.
         self._direct: tuple[Callable[[Sequence[Any]], Any], ...] = ()
         self._direct_trees: tuple[tuple[pytree.TreeDef, Callable[[Sequence[Any]], Any]], ...] = ()
+        self._warned = False
         self._shortened: tuple[CompiledTrace, ...] = ()  # the traces that have one
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -140,7 +160,9 @@ class Transformed(Generic[P, R]):
                     answer = direct(leaves)
                     if answer is not NOT_MINE:
                         return answer
-            found = self.find(leaves, treedef)
+            found = self.find(leaves, treedef, guarded=True)
+            if found.guards:
+                return self._guarded(found, leaves, treedef)
             answer = pytree.unflatten(found.out_tree, found(leaves))
             self._shorten(found, args, leaves, treedef)
             return answer
@@ -149,6 +171,41 @@ class Transformed(Generic[P, R]):
             if ours is None:
                 raise
             raise ours.with_traceback(_users_part(ours.__traceback__)) from None
+
+    def _guarded(self, found: CompiledTrace, leaves: list[Any], treedef: pytree.TreeDef) -> R:
+        """The answer of the trace whose guards hold; ``found`` is one whose guards may."""
+        key = (treedef, tuple([leaf_aval(x) for x in leaves]))
+        candidates = [found, *(t for t in self._traces.get(key, ()) if t is not found and t.guards)]
+        answer: R
+        for candidate in candidates:
+            if len(candidate.depends_on) != len(found.depends_on) or not all(
+                map(_is, candidate.depends_on, found.depends_on)
+            ):
+                continue
+            try:
+                results = candidate(leaves)
+            except WichiError:
+                if candidate.guards_hold(leaves):
+                    raise  # else it is an error of a way that this call does not go
+                continue
+            if candidate.agrees(results):
+                answer = pytree.unflatten(candidate.out_tree, results[: len(results) - len(candidate.guards)])
+                return answer
+        made = self._make(key[1], treedef, leaves, guarded=True)
+        group = self._traces.setdefault(key, [])
+        paths = sum(len(t.guards) > 0 for t in group)
+        long = len(made.run.graph.eqns) > config.guarded_equations
+        if paths < config.guarded_paths and not long:
+            group.insert(0, made)
+            results = made(leaves)
+        else:
+            if not self._warned:
+                self._warned = True
+                why = "is longer than config.guarded_equations" if long else "goes more ways than config.guarded_paths"
+                warn_of_interpreter(self._name, why)
+            results = evaluate(made.run.graph, *leaves)
+        answer = pytree.unflatten(made.out_tree, results[: len(results) - len(made.guards)])
+        return answer
 
     def _shorten(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> None:
         """From the second call of a signature on, try it first and in native code."""
@@ -219,8 +276,11 @@ class Transformed(Generic[P, R]):
             "frozen": sorted(f"{a.aval}" for i, a in arrays.items() if i not in named),
         }
 
-    def find(self, leaves: list[Any], treedef: pytree.TreeDef) -> CompiledTrace:
-        """The trace for these arguments, made if it is not there."""
+    def find(self, leaves: list[Any], treedef: pytree.TreeDef, guarded: bool = False) -> CompiledTrace:
+        """The trace for these arguments, made if it is not there.
+
+        ``guarded``: it may hold for some values of the arguments only; its guards tell.
+        """
         try:
             avals = tuple([leaf_aval(x) for x in leaves])
         except WichiError:
@@ -232,13 +292,15 @@ class Transformed(Generic[P, R]):
         if group is not None:
             values = self._current()
             for found in group:
+                if found.guards and not guarded:
+                    continue
                 if len(found.depends_on) == len(values) and all(map(_is, found.depends_on, values)):
                     return found
-        made = self._make(avals, treedef, leaves)
-        if not made.captured:  # values of an enclosing trace belong to this call alone
+        made = self._make(avals, treedef, leaves, guarded)
+        if not made.captured and not made.passing:  # values of an enclosing trace belong to this call alone
             group = self._traces.setdefault(key, [])
             group.append(made)
-            del group[:-_MOST_TRACES]
+            del group[: -max(_MOST_TRACES, config.guarded_paths)]
         return made
 
     def _current(self) -> tuple[Any, ...]:
@@ -246,7 +308,9 @@ class Transformed(Generic[P, R]):
             self._dependencies = dependencies(self.__wrapped__)
         return tuple([d.read() for d in self._dependencies])
 
-    def _make(self, avals: Sequence[Aval], treedef: pytree.TreeDef, leaves: Sequence[Any]) -> CompiledTrace:
+    def _make(
+        self, avals: Sequence[Aval], treedef: pytree.TreeDef, leaves: Sequence[Any], guarded: bool = False
+    ) -> CompiledTrace:
         self._dependencies = None
         depends_on = self._current()
         out_tree: list[pytree.TreeDef] = []
@@ -258,12 +322,18 @@ class Transformed(Generic[P, R]):
             _check_results(self._name, results, tree)
             return results
 
-        traced = trace(flat, avals, name=self._rewrite.name)
+        path = Path(leaves)
+        traced = trace(
+            flat, avals, name=self._rewrite.name, concretise=path.concretise if guarded else None, extra=path.atoms
+        )
         names = tuple(input_names(self.__wrapped__, treedef))
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
-        graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost))
-        return CompiledTrace(Runnable(graph), tree, depends_on, traced.captured)
+        graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.atoms)))
+        return CompiledTrace(
+            Runnable(graph), tree, depends_on, traced.captured, guards=tuple(path.answers),
+            passing=path.asked and not path.atoms,
+        )  # fmt: skip
 
 
 def _ours(error: BaseException | None) -> WichiError | None:

@@ -22,10 +22,17 @@ class Config:
             (starts from the environment: ``WICHI_TRACEBACK=full``).
         tape_bytes: the most memory that reverse mode of one ``while_loop`` may take for the states of its rounds.
             Read when a function is traced.
+        guards: whether Python may branch on values under ``jit``, ``grad`` and ``value_and_grad``: the branch taken is
+            tested on each call, and a call that goes another way is traced anew. False: such use is an error.
+        guarded_paths: how many ways through one function are kept for one signature; calls beyond run in NumPy.
+        guarded_equations: how long one way may be before it runs in NumPy.
     """
 
     internal_frames: bool = False
     tape_bytes: int = 2**30
+    guards: bool = True
+    guarded_paths: int = 16
+    guarded_equations: int = 10_000
 
 
 config = Config(internal_frames=os.environ.get("WICHI_TRACEBACK") == "full")

@@ -52,8 +52,9 @@ class _Differentiate:
         floats = [i for i, o in enumerate(graph.outs) if o.aval.dtype.kind == "f"]
         seeds = [graph.outs[0].aval.dtype.type(1) if i == 0 else None for i in floats]
         full = reverse.vjp(graph, wrt, seeds)
-        count = len(graph.outs)
-        value, aux, bars = full.outs[0], full.outs[1:count], full.outs[count:]
+        count = len(graph.outs) - signature.guards
+        value, aux, guards = full.outs[0], full.outs[1:count], full.outs[count : len(graph.outs)]
+        bars = full.outs[len(graph.outs) :]
         gradient = pytree.unflatten(grad_tree, bars)
         answer: Any = gradient
         if self.has_aux:
@@ -63,7 +64,7 @@ class _Differentiate:
         elif self.name == "value_and_grad":
             answer = (value, gradient)
         outs, tree = pytree.flatten(answer)  # the atoms stand in the tree that users get, and come out in its order
-        return dce(Graph(full.ins, full.eqns, tuple(outs), graph.in_names)), tree
+        return dce(Graph(full.ins, full.eqns, (*outs, *guards), graph.in_names)), tree
 
 
 def _scalar_result(kind: _Differentiate, graph: Graph, signature: Signature) -> pytree.TreeDef | None:

@@ -64,14 +64,19 @@ def refuse_subclass(x: Any, what: str = "This value") -> None:
         )
 
 
+# What answers when Python needs the truth or the integer behind a value: given the trace and the value.
+Concretise = Callable[["Trace", "Tracer"], Any]
+
+
 class Trace:
     """One run of a function on traced values: a builder, its depth, and what it captured from outer traces."""
 
-    __slots__ = ("active", "builder", "captured", "concretise", "depth", "name", "origin")
+    __slots__ = ("active", "builder", "captured", "concretise", "depth", "ins", "name", "origin")
 
-    def __init__(self, depth: int, name: str, concretise: Callable[[Var], Any] | None = None) -> None:
+    def __init__(self, depth: int, name: str, concretise: Concretise | None = None) -> None:
         self.builder = Builder()
         self.depth, self.name, self.concretise = depth, name, concretise
+        self.ins: tuple[Var, ...] = ()
         self.captured: dict[int, tuple[Boxed, Var]] = {}
         self.active = True
         self.origin: Where | None = None  # set while a derivative rule runs: its equations keep the line they came from
@@ -156,8 +161,8 @@ class Tracer(Boxed):
         if type(self.atom) is Const:
             return self.atom.value
         if self.trace.concretise is not None:
-            return self.trace.concretise(self.atom)
-        return _needs_value(self, need)
+            return self.trace.concretise(self.trace, self)
+        return needs_value(self, need)
 
     def __bool__(self) -> bool:
         if self.aval.size != 1:
@@ -167,10 +172,16 @@ class Tracer(Boxed):
                 value=_made(self),
                 fix="use .any() or .all()",
             )
-        return bool(self._concrete("condition"))
+        one = Primitive.table["reshape"](self, shape=()) if self.shape else self
+        if one.dtype != np.dtype(bool):
+            one = Primitive.table["ne"](one, one.dtype.type(0))
+        return bool(one._concrete("condition"))
 
     def __int__(self) -> int:
-        return int(self._concrete("int"))
+        if self.aval.size != 1:
+            raise TypeError("only size-1 arrays can be converted to Python integers")
+        one = Primitive.table["reshape"](self, shape=()) if self.shape else self
+        return int(Primitive.table["cast"](one, dtype=np.dtype("i8"))._concrete("int"))
 
     def __index__(self) -> int:
         if self.aval.dtype.kind not in "iu":
@@ -214,19 +225,22 @@ def trace(
     avals: Sequence[Aval],
     *,
     name: str = "jit",
-    concretise: Callable[[Var], Any] | None = None,
+    concretise: Concretise | None = None,
+    extra: Sequence[Atom] = (),
 ) -> Traced:
     """Run ``fn`` on one traced value per aval; it returns the flat list of results.
+
+    What stands in ``extra`` when it has run are further outputs of the graph.
 
     Captured values of outer traces become inputs after the given ones, in order.
     """
     depth = _depth.get() + 1
     run = Trace(depth, name, concretise)
-    ins = tuple(map(Var, avals))
+    ins = run.ins = tuple(map(Var, avals))
     token = _depth.set(depth)
     try:
         results = fn(*[Tracer(run, v) for v in ins])
-        outs = tuple([run.lift(x) for x in results])
+        outs = (*[run.lift(x) for x in results], *extra)
     finally:
         _depth.reset(token)
         run.active = False
@@ -285,15 +299,21 @@ def _escaped(x: Tracer) -> NoReturn:
     )
 
 
-def _needs_value(x: Tracer, need: str) -> NoReturn:
+def needs_value(x: Tracer, need: str) -> NoReturn:
     frame = frames.user_frame()
     text = (frames.segment(frame) if frame else None) or ("a condition" if need == "condition" else "an integer")
     if need == "condition":
         what = f"The condition `{text}` depends on input values, so one compiled graph cannot contain both branches."
-        fix = f"choose between values with np.where: np.where({text}, if_true, if_false)"
+        fix = (
+            f"choose between values with np.where({text}, if_true, if_false), or between computations with"
+            f" wichi.cond({text}, true_fun, false_fun, x); loop with wichi.while_loop"
+        )
     else:
         what = f"`{text}` needs an integer, but it depends on input values."
-        fix = "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure)"
+        fix = (
+            "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure);"
+            " loop with wichi.fori_loop, index with wichi.numpy.take"
+        )
     raise ConditionError(
         what,
         at=frames.describe(frames.user_where()),
