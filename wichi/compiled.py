@@ -24,6 +24,7 @@ from wichi.guards import Path, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.kernels.program import Executable
 from wichi.kernels.source import source
+from wichi.numpy._writing import MaskedPart
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
@@ -177,6 +178,7 @@ class Transformed(Generic[P, R]):
         key = (treedef, tuple([leaf_aval(x) for x in leaves]))
         candidates = [found, *(t for t in self._traces.get(key, ()) if t is not found and t.guards)]
         answer: R
+        values = found.depends_on
         for candidate in candidates:
             if len(candidate.depends_on) != len(found.depends_on) or not all(
                 map(_is, candidate.depends_on, found.depends_on)
@@ -423,6 +425,8 @@ def _check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> N
         try:
             leaf_aval(x)
         except TypeError:
+            if isinstance(x, MaskedPart):
+                x.refuse()
             raise ArgumentError(
                 f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
                 because="a compiled function can only return trees of arrays",

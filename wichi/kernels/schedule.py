@@ -83,6 +83,9 @@ class _Planner:
     inside: dict[Var, int] = field(default_factory=dict)  # the fused step that has it element by element
     home: dict[int, Atom] = field(default_factory=dict)  # buffer -> the value it was made for
     by_shape: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    looks_at: dict[Atom, Atom] = field(default_factory=dict)  # what a view is a view of
+    last_read: dict[Atom, Var | None] = field(default_factory=dict)  # None: by the caller
+    writable: dict[Var, int] = field(default_factory=dict)  # carries of a loop, and the output that follows each
     constants: list[Const] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     scalars: list[Any] = field(default_factory=list)
@@ -91,6 +94,7 @@ class _Planner:
         self.graph = expanded(self.graph, holds_equations)
         for var in self.graph.ins:
             self._in_memory(var, -1)
+        self._note_last_reads()
         for eqn in self.graph.eqns:
             self._place(eqn)
         outs = self._outputs()
@@ -119,21 +123,30 @@ class _Planner:
             tuple([self.home[buffer] for buffer in slots] + [None] * (len(buffers) - len(slots))),
         )
 
-    def inline(self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
-        """Write the whole graph into the nest that ``k`` writes, from ``ins`` to ``outs`` (None: not asked for)."""
+    def inline(
+        self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None], carried: dict[int, int]
+    ) -> set[int]:
+        """Write the whole graph into the nest that ``k`` writes, from ``ins`` to ``outs`` (None: not asked for).
+
+        ``carried``: inputs that are carries of a loop, and the outputs that follow them. Answers the outputs that were
+        written in place, into the memory of their carries.
+        """
         self.graph = expanded(self.graph, holds_equations)
         bases: dict[int, Layout] = {}
         for var, given in zip(self.graph.ins, ins, strict=True):
             own = self._in_memory(var, -1)
             self.layouts[var] = replace(own, strides=given.strides)
             bases[own.buffer] = given
+        self.writable = {self.graph.ins[i]: out for i, out in carried.items()}
+        self._note_last_reads()
         for eqn in self.graph.eqns:
             self._place(eqn)
         assert not self.constants, "graphs within equations take arrays as inputs"
         results = self._outputs()
         needed, last_use = self._needed(results)
-        for var, target in zip(results, outs, strict=True):
-            if target is not None:
+        in_place = {i for i, var in enumerate(results) if self.layouts[var].buffer in bases}
+        for i, (var, target) in enumerate(zip(results, outs, strict=True)):
+            if target is not None and i not in in_place:
                 bases[self.layouts[var].buffer] = target
         ending: dict[int, list[int]] = {}
         for buffer, step in last_use.items():
@@ -152,6 +165,7 @@ class _Planner:
             for buffer in (b for b in ending.get(number, ()) if b in own):
                 aval = self.home[buffer].aval
                 free.setdefault((aval.dtype, aval.shape), []).append(bases[buffer])
+        return in_place
 
     # --- equations into steps ---
 
@@ -173,8 +187,31 @@ class _Planner:
         else:
             eqn = self._with_operands_in_memory(eqn)
             self.steps.append(Step([eqn]))
+            number = len(self.steps) - 1
+            if isinstance(kernel, Loops) and kernel.in_place and self._dies_here(eqn.ins[0], eqn):
+                self.layouts[eqn.outs[0]] = self.layouts[eqn.ins[0]]
+                self.ready[eqn.outs[0]] = number
+                return
             for out in eqn.outs:
-                self._in_memory(out, len(self.steps) - 1)
+                self._in_memory(out, number)
+
+    def _dies_here(self, atom: Atom, eqn: Eqn) -> bool:
+        """Whether ``eqn`` is the last to read this memory, which is ours to write and holds ``atom`` alone, densely."""
+        layout = self.layouts[atom]
+        home = self.home[layout.buffer]
+        ours = type(home) is Var and (home not in self.graph.ins or home in self.writable)
+        whole = layout.is_contiguous and layout.shape == home.aval.shape
+        return ours and whole and self.last_read.get(self.looks_at.get(atom, atom)) is eqn.outs[0]
+
+    def _note_last_reads(self) -> None:
+        """For each value, by its last reader's first result, when it or a view of it is read last."""
+        for eqn in self.graph.eqns:
+            for atom in eqn.ins:
+                self.last_read[self.looks_at.get(atom, atom)] = eqn.outs[0]
+            if isinstance(eqn.prim.kernel, View):
+                self.looks_at[eqn.outs[0]] = self.looks_at.get(eqn.ins[0], eqn.ins[0])
+        for out in self.graph.outs:
+            self.last_read[self.looks_at.get(out, out)] = None
 
     def _place_view(self, eqn: Eqn, kernel: View) -> None:
         (out,) = eqn.outs
@@ -241,13 +278,23 @@ class _Planner:
     def _outputs(self) -> list[Var]:
         """One variable an output, each in a buffer of its own: inputs, views and repeats are copied."""
         outs: list[Var] = []
-        for atom in self.graph.outs:
-            own = type(atom) is Var and atom in self.layouts and self.home.get(self.layouts[atom].buffer) is atom
+        for i, atom in enumerate(self.graph.outs):
+            home = self.home.get(self.layouts[atom].buffer) if atom in self.layouts else None
+            own = type(atom) is Var and home is atom
+            if home is not atom and home in self.writable and self.writable[home] == i:
+                whole = self.layouts[atom].is_contiguous and self.layouts[atom].shape == home.aval.shape
+                if whole and atom not in outs and not isinstance(self._maker(atom), View):
+                    outs.append(atom)  # type: ignore[arg-type]
+                    continue
             if own and atom not in self.graph.ins and atom not in outs:
                 outs.append(atom)  # type: ignore[arg-type]
             else:
                 outs.append(self._copied(atom))
         return outs
+
+    def _maker(self, atom: Atom) -> Any:
+        """The kernel of the equation that made a value."""
+        return next((e.prim.kernel for e in self.graph.eqns if atom in e.outs), None)
 
     # --- values into buffers ---
 
@@ -355,8 +402,15 @@ class _Shared:
         self.arena_bytes = max(self.arena_bytes, self.top)
         return Layout.contiguous(len(self.buffers) - 1, dtype, shape)
 
-    def inline(self, k: Writer, graph: Graph, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
-        _Planner(graph, sizes=self.sizes, scalars=self.scalars).inline(k, self, ins, outs)
+    def inline(
+        self,
+        k: Writer,
+        graph: Graph,
+        ins: Sequence[Layout],
+        outs: Sequence[Layout | None],
+        carried: dict[int, int] | None = None,
+    ) -> set[int]:
+        return _Planner(graph, sizes=self.sizes, scalars=self.scalars).inline(k, self, ins, outs, carried or {})
 
     def fits_registers(self, graph: Graph) -> bool:
         return fits_registers(expanded(graph, holds_equations))

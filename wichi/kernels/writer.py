@@ -64,8 +64,19 @@ class Context(Protocol):
         """Memory for an intermediate value of this nest."""
         ...
 
-    def inline(self, k: Writer, graph: Any, ins: Sequence[Layout], outs: Sequence[Layout | None]) -> None:
-        """Write the equations of a graph, from memory to memory."""
+    def inline(
+        self,
+        k: Writer,
+        graph: Any,
+        ins: Sequence[Layout],
+        outs: Sequence[Layout | None],
+        carried: dict[int, int] | None = None,
+    ) -> set[int]:
+        """Write the equations of a graph, from memory to memory.
+
+        ``carried``: inputs that are carries of a loop, and the outputs that follow them; such an output may be written
+        into its carry's own memory. Answers those that were.
+        """
         ...
 
     def fits_registers(self, graph: Any) -> bool:

@@ -11,8 +11,28 @@ from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.ops import shaping
 from wichi.trace.boxed import Boxed
 from wichi.trace.primitive import aval_of, shape_of
+from wichi.trace.tracer import is_tracing, staged
 
-zeros, ones, empty, eye, identity, tri = np.zeros, np.ones, np.empty, np.eye, np.identity, np.tri
+eye, identity, tri = np.eye, np.identity, np.tri
+
+
+def _new(name: str, number: float) -> Any:
+    """``zeros`` and its like. While a function is traced they are values of the trace, so that they can be written."""
+
+    def make(shape: Any, dtype: Any = float, **options: Any) -> Array:
+        if not is_tracing():
+            return getattr(np, name)(shape, dtype, **options)
+        wanted = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)
+        made = broadcast_to(staged(np.dtype(dtype).type(number)), wanted)
+        made.base = None  # memory of its own, in NumPy's eyes
+        return made
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"As ``numpy.{name}``; inside a transform its result can be written: ``x[i] = v``."
+    return make
+
+
+zeros, ones, empty = _new("zeros", 0), _new("ones", 1), _new("empty", 0)
 
 
 @public(np.array)

@@ -21,13 +21,17 @@ def index(x: Array, item: Any) -> Array:
     """``x[item]`` for a traced ``x`` or a traced ``item``."""
     if not isinstance(x, Boxed):
         x = np.asarray(x)
-    parts = _expanded(item, shape_of(x))
+    if isinstance(item, Tracer) and item.dtype.kind == "b" and item.shape and item.shape == shape_of(x)[: item.ndim]:
+        from wichi.numpy._writing import MaskedPart
+
+        return MaskedPart(x, item)
+    parts = expanded(item, shape_of(x))
     arrays = [k for k, part in enumerate(parts) if isinstance(part, Boxed | np.ndarray)]
     x, kept = _sliced(x, parts)
     return _gathered(x, parts, kept, arrays) if arrays else x
 
 
-def _expanded(item: Any, shape: tuple[int, ...]) -> list[Any]:
+def expanded(item: Any, shape: tuple[int, ...]) -> list[Any]:
     """One entry an axis: a slice, an int, an index array; and None for each new axis."""
     items = list(item) if isinstance(item, tuple) else [item]
     parts: list[Any] = []

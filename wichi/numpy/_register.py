@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DtypeError
-from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping
+from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping, _writing
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
@@ -92,6 +92,8 @@ def _operators() -> dict[str, Any]:
             "__gt__": p.greater,
             "__ge__": p.greater_equal,
             "__getitem__": _indexing.index,
+            "write": _writing.write,
+            "at": _writing.At,
             "__eq__": lambda x, y: False if y is None else p.equal(x, y),
             "__ne__": lambda x, y: True if y is None else p.not_equal(x, y),
             "__round__": _round,

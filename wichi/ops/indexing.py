@@ -53,12 +53,12 @@ def _scatter_loops(k: Any, operands: Any, results: Any, shape: tuple[int, ...]) 
         k.update(out, (*picked, *at[count:]), "add", k.load(updates, at))
 
 
-def _positions(size: int, shape: tuple[int, ...]) -> Any:
+def positions(size: int, shape: tuple[int, ...]) -> Any:
     """The number of its own batch entry, as an index array of ``(size, *shape)``."""
     return broadcast(np.arange(size), shape=(size, *shape), axes=tuple(range(1, 1 + len(shape))))
 
 
-def _batched_indices(indices: Sequence[Any], batched: Sequence[bool], size: int) -> list[Any]:
+def batched_indices(indices: Sequence[Any], batched: Sequence[bool], size: int) -> list[Any]:
     return [i if b else lead(i, size) for i, b in zip(indices, batched, strict=True)]
 
 
@@ -69,17 +69,17 @@ def _gather_batch(prim: Primitive, args: Sequence[Any], batched: Sequence[bool],
         moved = transpose(x, perm=(*range(1, count + 1), 0, *range(count + 1, ndim)))
         out = prim(moved, *indices)
         return transpose(out, perm=(inner, *range(inner), *range(inner + 1, len(shape_of(out)))))
-    indices = _batched_indices(indices, index_batched, size)
+    indices = batched_indices(indices, index_batched, size)
     if not x_batched:
         return prim(x, *indices)
-    return prim(x, _positions(size, shape_of(indices[0])[1:]), *indices)
+    return prim(x, positions(size, shape_of(indices[0])[1:]), *indices)
 
 
 def _scatter_batch(prim: Primitive, args: Sequence[Any], batched: Sequence[bool], size: int, shape: Any) -> Any:
     (updates, *indices), (updates_batched, *index_batched) = args, batched
     updates = updates if updates_batched else lead(updates, size)
-    indices = _batched_indices(indices, index_batched, size)
-    return prim(updates, _positions(size, shape_of(indices[0])[1:]), *indices, shape=(size, *shape))
+    indices = batched_indices(indices, index_batched, size)
+    return prim(updates, positions(size, shape_of(indices[0])[1:]), *indices, shape=(size, *shape))
 
 
 def _samples(rng: np.random.Generator) -> list[Any]:

@@ -133,10 +133,10 @@ transpose = Primitive(
 
 # --- slice: along axis k the elements start[k] + step[k] * i for i < size[k] -----------------------------------------
 def _slice_impl(x: Any, start: Any, step: Any, size: Any) -> Any:
-    return x[tuple(_python_slice(*s) for s in zip(start, step, size, strict=True))]
+    return x[tuple(python_slice(*s) for s in zip(start, step, size, strict=True))]
 
 
-def _python_slice(start: int, step: int, size: int) -> slice:
+def python_slice(start: int, step: int, size: int) -> slice:
     if size == 0:
         return slice(0, 0)
     stop = start + step * (size - 1) + (1 if step > 0 else -1)
@@ -177,7 +177,7 @@ slice_ = Primitive(
 # --- embed: zeros of `shape` with the operand at start + step * i, the transpose of slice --------------------------
 def _embed_impl(x: Any, start: Any, step: Any, shape: Any) -> Any:
     out = np.zeros(shape, np.asarray(x).dtype)
-    out[tuple(_python_slice(*s) for s in zip(start, step, np.shape(x), strict=True))] = x
+    out[tuple(python_slice(*s) for s in zip(start, step, np.shape(x), strict=True))] = x
     return out
 
 
@@ -190,7 +190,7 @@ def _embed_loops(k: Any, operands: Any, results: Any, start: Any, step: Any, sha
 def _embed_registers(k: Any, x: Any, start: Any, step: Any, shape: Any) -> Any:
     out = np.empty(shape, object)
     out[...] = k.constant(0, x.flat[0].dtype) if x.size else None
-    out[tuple(_python_slice(*s) for s in zip(start, step, x.shape, strict=True))] = x
+    out[tuple(python_slice(*s) for s in zip(start, step, x.shape, strict=True))] = x
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,9 +138,11 @@ def carried_memory(k: Any, init: Values, results: Values) -> tuple[list[Any], li
     return state, [k.context.scratch(x.dtype, x.shape) for x in init]
 
 
-def move(k: Any, sources: Values, targets: Values) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        k.copy(source, target)
+def move(k: Any, sources: Values, targets: Values, but: Collection[int] = ()) -> None:
+    """Copy memory to memory; ``but``: those of these numbers."""
+    for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        if i not in but:
+            k.copy(source, target)
 
 
 def values_of(variables: Any) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wichi.trace.ir import Aval
     from wichi.trace.primitive import Primitive
 
-_PROPERTIES = frozenset({"T", "mT", "real"})
+_PROPERTIES = frozenset({"T", "at", "mT", "real"})
 
 
 class Registry:

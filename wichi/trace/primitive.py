@@ -251,12 +251,13 @@ class Loops:
 
     Results that nothing reads are None. ``registers(k, *operands, **params)`` does the same for small values that
     live in registers, as object arrays of scalars; without it the primitive's operands must lie in memory.
+    ``in_place``: the result may have the memory of the first operand; both layouts are equal then.
     """
 
-    __slots__ = ("registers", "write")
+    __slots__ = ("in_place", "registers", "write")
 
-    def __init__(self, write: Rule, registers: Rule | None = None) -> None:
-        self.write, self.registers = write, registers
+    def __init__(self, write: Rule, registers: Rule | None = None, in_place: bool = False) -> None:
+        self.write, self.registers, self.in_place = write, registers, in_place
 
 
 class Inline:

@@ -181,8 +181,9 @@ def _scan_write(
         at = k.number(length - 1) - i if reverse else i
         rows = [k.row(x, at) for x in xs]
         targets = [None if y is None else k.row(y, at) for y in results[carries:]]
-        k.context.inline(k, body, [*fixed, *state, *rows], [*following, *targets])
-        move(k, following, state)
+        carried = {consts + j: j for j in range(carries)}
+        written = k.context.inline(k, body, [*fixed, *state, *rows], [*following, *targets], carried)
+        move(k, following, state, but=written)
 
 
 def _scan_registers(

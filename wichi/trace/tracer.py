@@ -24,11 +24,12 @@ from wichi.errors import (
     PlainFloatError,
 )
 from wichi.trace import frames
-from wichi.trace.boxed import Boxed
+from wichi.trace.boxed import Boxed, registry
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
-from wichi.trace.primitive import Primitive
+from wichi.trace.primitive import Primitive, View
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
+_current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
 
 
@@ -84,6 +85,8 @@ class Trace:
     def lift(self, x: Any) -> Atom:
         """The atom that holds ``x`` in this trace."""
         if isinstance(x, Tracer):
+            if x.base is not None:
+                x.refresh()
             if x.trace is self:
                 return x.atom
             return self._capture(x)
@@ -124,7 +127,10 @@ class Trace:
         outs = builder.emit(prim, tuple([self.lift(a) for a in args]), params)
         if prim.multiple:
             return tuple(Tracer(self, out) for out in outs)
-        return Tracer(self, outs[0])
+        out = Tracer(self, outs[0])
+        if type(prim.kernel) is View and isinstance(args[0], Tracer):
+            out.looks_into(args[0], None)
+        return out
 
     def line_of(self, atom: Atom) -> Where | None:
         eqn = self.builder.producer.get(atom) if type(atom) is Var else None
@@ -134,10 +140,101 @@ class Trace:
 class Tracer(Boxed):
     """A value inside a transform. Messages never say "tracer": to the user it is "a value inside grad/jit"."""
 
-    __slots__ = ("atom", "trace")
+    __slots__ = ("atom", "base", "part", "seen", "trace", "writes")
 
     def __init__(self, trace: Trace, atom: Atom) -> None:
         self.trace, self.atom = trace, atom
+        self.base: Tracer | None = None  # the value that NumPy would say this is a view of, through `part`
+        self.part: Any = None  # None: a view of another kind
+        self.writes = self.seen = 0  # how often this was written, and its base when it was last looked at
+
+    # Writing. NumPy writes into memory that views share; here each write makes a new value under the same name, and
+    # views are looked up again, or written through, or refused.
+    def looks_into(self, base: Tracer, item: Any) -> None:
+        """This is a view of ``base``, in NumPy's eyes."""
+        self.base, self.part, self.seen = base, item, base.writes
+
+    def refresh(self) -> None:
+        """A view shows what was written into its base since it was made."""
+        chain = [self]
+        while chain[-1].base is not None:
+            chain.append(chain[-1].base)
+        for base, view in reversed([*zip(chain[1:], chain, strict=False)]):
+            if view.seen != base.writes:
+                if view.part is None:
+                    _stale(view)
+                view.atom = registry.methods["__getitem__"](base, view.part).atom
+                view.seen, view.writes = base.writes, view.writes + 1
+
+    def become(self, value: Any) -> None:
+        """This name stands for ``value`` from now on; so does its part of what it is a view of."""
+        if not self.trace.active or _depth.get() != self.trace.depth:
+            _written_outside(self)
+        view: Tracer | None = self
+        while view is not None:
+            view.atom, view.writes = view.trace.lift(value), view.writes + 1
+            base = view.base
+            if base is not None:
+                if view.part is None:
+                    _stale(view)
+                value = registry.methods["write"](base, view.part, value)
+                view.seen = base.writes + 1
+            view = base
+
+    def __getitem__(self, index: Any) -> Any:
+        part = registry.methods["__getitem__"](self, index)
+        if isinstance(part, Tracer):
+            parts = index if isinstance(index, tuple) else (index,)
+            if part.shape and all(p is None or p is Ellipsis or isinstance(p, slice | int) for p in parts):
+                part.looks_into(self, index)
+            else:
+                part.base = None
+        return part
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if self.base is not None:
+            self.refresh()
+        part = value if isinstance(value, Tracer) and value.base is self and value.part is index else None
+        if part is None or part.seen != self.writes:  # else `x[i] += v`, which has written through already
+            self.become(registry.methods["write"](self, index, value))
+
+    def _changed(self, name: str, other: Any) -> Tracer:
+        """``x += other``: in place for arrays, as NumPy has it; a number gets a new value."""
+        new = getattr(self, name)(other)
+        if not self.shape or not isinstance(new, Tracer):
+            return new  # type: ignore[no-any-return]
+        if (new.shape, new.dtype) != (self.shape, self.dtype):
+            raise DtypeError(
+                f"An in-place operation would turn {self.aval} into {new.aval}.",
+                at=frames.describe(frames.user_where()),
+                because="an array keeps its shape and dtype when it is changed in place",
+                fix="make a new value: x = x + y",
+            )
+        if self.base is not None and self.base.trace is not self.trace:
+            return new
+        self.become(new)
+        return self
+
+    def __iadd__(self, other: Any) -> Tracer:
+        return self._changed("__add__", other)
+
+    def __isub__(self, other: Any) -> Tracer:
+        return self._changed("__sub__", other)
+
+    def __imul__(self, other: Any) -> Tracer:
+        return self._changed("__mul__", other)
+
+    def __itruediv__(self, other: Any) -> Tracer:
+        return self._changed("__truediv__", other)
+
+    def __ifloordiv__(self, other: Any) -> Tracer:
+        return self._changed("__floordiv__", other)
+
+    def __imod__(self, other: Any) -> Tracer:
+        return self._changed("__mod__", other)
+
+    def __ipow__(self, other: Any) -> Tracer:
+        return self._changed("__pow__", other)
 
     @property
     def rank(self) -> int:  # type: ignore[override]
@@ -237,12 +334,13 @@ def trace(
     depth = _depth.get() + 1
     run = Trace(depth, name, concretise)
     ins = run.ins = tuple(map(Var, avals))
-    token = _depth.set(depth)
+    token, outer = _depth.set(depth), _current.set(run)
     try:
         results = fn(*[Tracer(run, v) for v in ins])
         outs = (*[run.lift(x) for x in results], *extra)
     finally:
         _depth.reset(token)
+        _current.reset(outer)
         run.active = False
     outer = tuple(x for x, _ in run.captured.values())
     graph = Graph(ins + tuple(v for _, v in run.captured.values()), tuple(run.builder.eqns), outs)
@@ -259,6 +357,13 @@ def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tu
 def is_tracing() -> bool:
     """Whether a function is being traced in this context."""
     return _depth.get() > 0
+
+
+def staged(x: Any) -> Tracer:
+    """A plain value as a value of the innermost trace."""
+    run = _current.get()
+    assert run is not None
+    return Tracer(run, run.lift(x))
 
 
 def concrete(x: Any) -> Any | None:
@@ -323,6 +428,30 @@ def needs_value(x: Tracer, need: str) -> NoReturn:
     )
 
 
+def _stale(view: Tracer) -> NoReturn:
+    raise PlainArrayWriteError(
+        f"A value of {view.aval} and what it was made from share memory in NumPy, and one of them was written.",
+        at=frames.describe(frames.user_where()),
+        value=_made(view),
+        because="wichi follows views made by x[...] only, not by reshape, transpose and their like",
+        fix="copy it where it is made (.copy()), or write before it is made",
+    )
+
+
+def _written_outside(x: Tracer) -> NoReturn:
+    if not x.trace.active:
+        _escaped(x)
+    frame = frames.user_frame()
+    name = ((frames.segment(frame) if frame else None) or "x").split("[")[0].split("+=")[0].strip()
+    raise PlainArrayWriteError(
+        f"`{name}` belongs to a function around this one and cannot be written from within.",
+        at=frames.describe(frames.user_where()),
+        value=_made(x),
+        because="the body of a loop or of a transform changes nothing outside itself",
+        fix=f"carry it: take {name} as an argument and return it",
+    )
+
+
 def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     if not x.trace.active:
         _escaped(x)
@@ -336,7 +465,7 @@ def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
             at=at,
             value=value,
             because="a NumPy array holds numbers, not values still to be computed",
-            fix=f"collect the elements and build it at once: {target} = wichi.numpy.stack([...])",
+            fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
         )
     if array:
         inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"

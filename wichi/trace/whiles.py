@@ -191,8 +191,9 @@ def _while_write(
         return
     state, following = carried_memory(k, init, results)
     with k.repeat(_header(k, condition, [*asked, *state]), every=1):
-        k.context.inline(k, body, [*fixed, *state], following)
-        move(k, following, state)
+        carried = {consts + j: j for j in range(len(state))}
+        written = k.context.inline(k, body, [*fixed, *state], following, carried)
+        move(k, following, state, but=written)
 
 
 def _header(k: Any, condition: Graph, operands: Values) -> Callable[[], Any]:

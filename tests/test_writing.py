@@ -1,0 +1,271 @@
+"""Writing into values: the numbers NumPy gives, the derivatives of the rest, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wichi
+import wichi.numpy as wnp
+from wichi.errors import ArgumentError, ConditionError, DtypeError, PlainArrayWriteError
+
+X = np.random.default_rng(0).normal(size=(5, 4))
+V = np.random.default_rng(1).normal(size=4)
+
+
+def set_row(x, v):
+    x[1] = v
+
+
+def set_slice(x, v):
+    x[1:4, ::2] = v[:2]
+
+
+def add_slice(x, v):
+    x[:, 1] += v[0]
+
+
+def set_negative_step(x, v):
+    x[::-2, 1:] = v[1:] * 2.0
+
+
+def set_one(x, v):
+    x[2, -1] = v[0] * v[1]
+
+
+def set_rows_by_array(x, v):
+    x[np.array([0, 3])] = v
+
+
+def set_mixed(x, v):
+    x[np.array([0, 3]), 1:3] = v[:2]
+
+
+def set_with_new_axis(x, v):
+    x[None, 2] = v
+
+
+def mask_plain(x, v):
+    x[X > 0.3] = v[0]
+
+
+def mask_of_values(x, v):
+    x[x > 0.3] = v[0]
+
+
+def mask_changed(x, v):
+    x[x > 0.3] *= v[0]
+    x[x < 0.0] += 2.0
+    x[x > 0.5] **= 2
+
+
+def through_a_view(x, v):
+    y = x[1:4]
+    y[0] = v
+    y[1:, 2] += v[3]
+
+
+def view_sees_the_write(x, v):
+    y = x[1:]
+    x[2] = v
+    x[0] = y[1] * y[1]
+
+
+def whole_array(x, v):
+    x += v
+    x *= 2.0
+
+
+def alias(x, v):
+    y = x
+    y[0] = v
+    y -= v
+
+
+def swap(x, v):
+    for i in range(3):
+        x[i], x[i + 1] = x[i + 1] * v, x[i] * 1.0
+
+
+CASES = [
+    set_row, set_slice, add_slice, set_negative_step, set_one, set_rows_by_array, set_mixed, set_with_new_axis,
+    mask_plain, mask_of_values, mask_changed, through_a_view, view_sees_the_write, whole_array, alias, swap,
+]  # fmt: skip
+WEIGHTS = np.random.default_rng(2).normal(size=X.shape)
+
+
+@pytest.mark.parametrize("change", CASES, ids=lambda f: f.__name__)
+class TestWrites:
+    @staticmethod
+    def applied(change):
+        def f(x, v):
+            x = x * 1.0
+            change(x, v)
+            return np.sum(np.sin(x) * WEIGHTS)
+
+        return f
+
+    def test_value(self, change):
+        f = self.applied(change)
+        assert np.isclose(wichi.jit(f)(X, V), f(X.copy(), V))
+
+    def test_gradient(self, change):
+        f = self.applied(change)
+        gx, gv = wichi.grad(f, argnums=(0, 1))(X, V)
+        for g, x, along in ((gx, X, lambda e: (X + e, V)), (gv, V, lambda e: (X, V + e))):
+            for place in np.ndindex(*x.shape):
+                e = np.zeros(x.shape)
+                e[place] = 1e-6
+                assert np.isclose(g[place], (f(*along(e)) - f(*along(-e))) / 2e-6, atol=1e-6), place
+
+    def test_forward_and_vmap(self, change):
+        f = self.applied(change)
+        gx, gv = wichi.grad(f, argnums=(0, 1))(X, V)
+        _, along = wichi.jvp(f, (X, V), (X, V))
+        assert np.isclose(along, np.sum(gx * X) + np.sum(gv * V))
+        if change not in (mask_of_values, mask_changed):
+            both = wichi.vmap(f)(np.stack([X, 2 * X]), np.stack([V, V]))
+            assert np.allclose(both, [f(X.copy(), V), f(2 * X, V)])
+
+
+def test_arrays_made_inside():
+    def f(x):
+        out = wnp.zeros((3, 2))
+        for i in range(3):
+            out[i] = x * (i + 1)
+        total = wnp.empty(2)
+        total[:] = np.sum(out, axis=0)
+        return np.sum(total**2)
+
+    x = np.array([1.0, 2.0])
+    np.testing.assert_allclose(wichi.grad(f)(x), 2 * 36 * x)
+    assert isinstance(wnp.zeros(3), np.ndarray)
+
+
+def test_argument_of_the_caller_stays_as_it_is():
+    def f(x):
+        x[0] = 0.0
+        return np.sum(x**2)
+
+    x = np.ones(3)
+    np.testing.assert_allclose(wichi.grad(f)(x), [0, 2, 2])
+    np.testing.assert_allclose(x, 1.0)
+
+
+def test_last_of_equal_indices_stands_and_alone_has_a_derivative():
+    index = np.array([1, 1, 2])
+
+    def f(x, u):
+        return np.sum(x.at[index].set(u) * np.arange(1.0, 4.0))
+
+    gx, gu = wichi.grad(f, argnums=(0, 1))(np.ones(3), np.array([5.0, 6.0, 7.0]))
+    np.testing.assert_allclose(gx, [1, 0, 0])
+    np.testing.assert_allclose(gu, [0, 2, 3])
+
+
+def test_at():
+    x, i = np.arange(5.0), np.array([0, 3])
+    jit = wichi.jit
+    np.testing.assert_allclose(jit(lambda x: x.at[i].set(9.0))(x), [9, 1, 2, 9, 4])
+    np.testing.assert_allclose(jit(lambda x: x.at[np.array([1, 1])].add(1.0))(x), [0, 3, 2, 3, 4])
+    np.testing.assert_allclose(jit(lambda x: x.at[i].multiply(2.0))(x), [0, 1, 2, 6, 4])
+    np.testing.assert_allclose(jit(lambda x: x.at[1:4].min(2.0))(x), [0, 1, 2, 2, 4])
+    np.testing.assert_allclose(jit(lambda x: x.at[::2].max(3.0))(x), [3, 1, 3, 3, 4])
+    np.testing.assert_allclose(jit(lambda x: x.at[i].get())(x), [0, 3])
+    np.testing.assert_allclose(jit(lambda x, k: x.at[k].set(9.0))(x, 2), [0, 1, 9, 3, 4])
+    with pytest.raises(ArgumentError, match="occurs twice"):
+        jit(lambda x: x.at[np.array([1, 1])].multiply(2.0))(x)
+
+
+@pytest.mark.parametrize("n", [4, 50])
+def test_in_loop_bodies(n):
+    def f(x):
+        def body(i, a):
+            a[i + 1] = np.sin(a[i]) + x[i]
+            return a
+
+        return np.sum(wichi.fori_loop(0, n - 1, body, x * 1.0) ** 2)
+
+    def plain(x):
+        a = x * 1.0
+        for i in range(n - 1):
+            a[i + 1] = np.sin(a[i]) + x[i]
+        return np.sum(a**2)
+
+    x = np.random.default_rng(0).normal(size=n)
+    assert np.isclose(wichi.jit(f)(x), plain(x))
+    g = wichi.grad(f)(x)
+    for i in range(0, n, 7):
+        e = np.zeros(n)
+        e[i] = 1e-6
+        assert np.isclose(g[i], (plain(x + e) - plain(x - e)) / 2e-6, atol=1e-5)
+
+
+def test_a_write_in_a_loop_costs_what_it_writes():
+    """Counted in loops of the program: none of the length of the array runs once a round."""
+    f = wichi.jit(lambda x: wichi.fori_loop(0, len(x), lambda i, a: a.at[i].set(a[i] * 2.0), x))
+    text = f.source(np.zeros(1000))
+    body = text[text.index("for ", text.index("def nest0")) :]
+    rounds = [line for line in body.splitlines() if line.strip().startswith("for ")]
+    inner = [line for line in rounds if len(line) - len(line.lstrip()) > 4]
+    assert not inner, text
+    np.testing.assert_allclose(f(np.arange(1000.0)), 2 * np.arange(1000.0))
+
+
+class TestRefusals:
+    def test_index_outside(self):
+        with pytest.raises(IndexError):
+            wichi.jit(lambda x, i: x.at[i].set(1.0))(np.ones(3), 3)
+        with pytest.raises(IndexError):
+            wichi.jit(lambda x: x.at[5].set(1.0))(np.ones(3))
+
+    def test_views_of_another_kind(self):
+        def written(x):
+            y = x.reshape(4, 5)
+            y[0] = 1.0
+            return np.sum(y)
+
+        def looked_at(x):
+            y = x.T
+            x[0] = 1.0
+            return np.sum(y)
+
+        for f in (written, looked_at):
+            with pytest.raises(PlainArrayWriteError, match=r"share memory.*\n(.*\n)*.*\.copy\(\)"):
+                wichi.jit(f)(X)
+
+    def test_values_of_a_function_around(self):
+        def f(x):
+            def body(c, i):
+                x[i] = c
+                return c, None
+
+            return wichi.scan(body, 1.0, np.arange(3))[0] + np.sum(x)
+
+        with pytest.raises(PlainArrayWriteError, match="belongs to a function around this one"):
+            wichi.jit(f)(np.ones(3))
+
+    def test_floats_into_integers(self):
+        with pytest.raises(DtypeError, match="cut it off"):
+            wichi.jit(lambda x, v: x.at[0].set(v))(np.arange(3), 1.5)
+
+    def test_dtype_or_shape_of_an_in_place_operation(self):
+        def f(x, v):
+            x += v
+            return x
+
+        with pytest.raises(DtypeError, match=r"would turn i64\[3\] into f64\[3\]"):
+            wichi.jit(f)(np.arange(3), 1.5)
+
+    def test_a_masked_part_has_no_known_shape(self):
+        with pytest.raises(ConditionError, match="shape does too"):
+            wichi.jit(lambda x: np.sum(x[x > 0]))(X)
+
+    def test_plain_arrays_say_how(self):
+        def f(x):
+            a = np.zeros(3)
+            a[0] = x
+            return np.sum(a)
+
+        with pytest.raises(PlainArrayWriteError, match=r"a = wichi.numpy.zeros"):
+            wichi.grad(f)(1.0)
