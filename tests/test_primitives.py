@@ -16,9 +16,12 @@ from wichi.trace.ir import Graph, check
 from wichi.trace.primitive import Primitive, aval_of
 from wichi.trace.tracer import trace
 
+# Tested in test_control.py and test_custom.py: what they do is what the graphs in them do.
+_HOLD_GRAPHS = {"call", "cond", "custom", "scan", "while", "while_pullback"}
 CASES = [
     (name, number, args, params)
     for name, prim in sorted(Primitive.table.items())
+    if name not in _HOLD_GRAPHS
     for number, (args, params) in enumerate(prim.samples(np.random.default_rng(0)))
 ]
 # Only + - * / sqrt, comparisons, minima and maxima are the same bits in Python and in machine code: the others call
@@ -26,6 +29,7 @@ CASES = [
 _LIBRARY = {
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan",
     "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "erf", "pow", "matmul",
+    "solve", "solve_triangular", "cholesky", "slogdet",
 }  # fmt: skip
 
 
@@ -134,6 +138,11 @@ def _check_graph(graph: Graph, args: list[Any], which: list[int], rng: np.random
     np.testing.assert_allclose(reverse_product, forward_product, rtol=1e-9, atol=1e-9)
 
 
+def _another(prim: Primitive, a: Any, k: int) -> Any:
+    """Entry ``k`` of a batch made of ``a``."""
+    return a * (1.0 + k) if prim.name == "cholesky" else np.roll(a, k)  # which must stay positive definite
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}")
 @pytest.mark.filterwarnings("ignore:divide by zero")  # NumPy warns of integer division by 0; both sides give 0
 def test_batching_equals_the_loop(case: Any) -> None:
@@ -144,7 +153,10 @@ def test_batching_equals_the_loop(case: Any) -> None:
     size = 3
     for mix in range(1, 2 ** len(args)):
         batched = [bool(mix >> i & 1) for i in range(len(args))]
-        full = [np.stack([np.roll(a, k) for k in range(size)]) if b else a for a, b in zip(args, batched, strict=True)]
+        full = [
+            np.stack([_another(prim, a, k) for k in range(size)]) if b else a
+            for a, b in zip(args, batched, strict=True)
+        ]
         got = evaluate(check(batch.vmap(graph, batched, size)), *full)
         for k in range(size):
             want = evaluate(graph, *[a[k] if b else a for a, b in zip(full, batched, strict=True)])

@@ -180,9 +180,7 @@ class Transformed(Generic[P, R]):
         answer: R
         values = found.depends_on
         for candidate in candidates:
-            if len(candidate.depends_on) != len(found.depends_on) or not all(
-                map(_is, candidate.depends_on, found.depends_on)
-            ):
+            if len(candidate.depends_on) != len(values) or not all(map(_is, candidate.depends_on, values)):
                 continue
             try:
                 results = candidate(leaves)

@@ -6,6 +6,8 @@ source text); the value (dtype, shape, and the line that made it); why, in one s
 
 from __future__ import annotations
 
+from numpy.linalg import LinAlgError
+
 
 class WichiError(Exception):
     """The base of every error raised by wichi. ``code`` names the kind, e.g. ``W101``."""
@@ -177,6 +179,16 @@ class LoopError(WichiError, MemoryError, ValueError):
     """
 
     code = "W303"
+
+
+class SingularError(WichiError, LinAlgError):
+    """A matrix that is singular, or not positive definite where it must be.
+
+    >>> np.linalg.solve(np.zeros((2, 2)), np.ones(2))  # fails
+    >>> np.linalg.solve(np.eye(2), np.ones(2))  # works
+    """
+
+    code = "W208"
 
 
 class NonFiniteError(WichiError, FloatingPointError):

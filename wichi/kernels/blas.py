@@ -1,4 +1,4 @@
-"""Where the matrix product comes from: BLAS by address, so that it costs nothing to compile.
+"""Where matrix products and factorisations come from: BLAS and LAPACK by address, which costs nothing to compile.
 
 Tried in order, each checked by a small product: the OpenBLAS that NumPy bundles and has loaded already (no second
 thread pool, 64-bit integers), then SciPy's ``cython_blas`` (32-bit integers).
@@ -17,7 +17,8 @@ import numpy as np
 
 from wichi.errors import KernelError
 
-ROUTINES = ("dgemm", "sgemm", "dgemv", "sgemv")
+_LAPACK = tuple(f"{kind}{name}" for name in ("getrf", "getrs", "potrf") for kind in "ds")
+ROUTINES = tuple(f"{kind}{name}" for name in ("gemm", "gemv", "trsm") for kind in "ds") + _LAPACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,14 @@ def _from_numpy() -> Provider | None:
 
 def _from_scipy() -> Provider | None:
     try:
-        from scipy.linalg import cython_blas
+        from scipy.linalg import cython_blas, cython_lapack
     except ImportError:
         return None
-    return Provider(
-        "scipy", {f"wichi_{name}": _capsule_address(cython_blas.__pyx_capi__[name]) for name in ROUTINES}, 32
-    )
+    found = {
+        f"wichi_{name}": _capsule_address((cython_lapack if name in _LAPACK else cython_blas).__pyx_capi__[name])
+        for name in ROUTINES
+    }
+    return Provider("scipy", found, 32)
 
 
 def _capsule_address(capsule: object) -> int:

@@ -30,10 +30,13 @@ from wichi.kernels.loops import (
     Gemm,
     Grow,
     Index,
+    Library,
     Literal,
     Load,
+    LoadInteger,
     Loop,
     Nest,
+    Place,
     Poll,
     Program,
     Read,
@@ -41,6 +44,7 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Value,
     While,
     neutral,
     walk,
@@ -72,7 +76,7 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
             _NestEmitter(module, nest, program, blas_integer_bits).function,
             [*(pointers[b] for b in nest.buffers), sizes, numbers],
         )
-        if any(isinstance(s, Check | Poll | Tape) for s in walk(nest.body)):
+        if any(isinstance(s, Check | Poll | Tape | Library) for s in walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
                 builder.ret(status)
     builder.ret(_I64(0))
@@ -504,6 +508,34 @@ class _NestEmitter:
             ],
         )  # fmt: skip
 
+    def library(self, s: Library) -> None:
+        b, args = self.builder, []
+        for x in s.arguments:
+            if isinstance(x, str):
+                args.append(_I8(ord(x)))
+            elif isinstance(x, Place):
+                args.append(self._place(x.buffer, x.at)[0])
+            else:
+                args.append(self.values[x.id] if isinstance(x, Value) else self._size(x))
+        name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}{s.name}"
+        if s.name == "trsm":  # of BLAS: it has no `info`
+            self._blas(name, args)
+            return
+        info = self._slot(self.blas_integer)
+        b.store(self.blas_integer(0), info)
+        self._blas(name, [*args, info])
+        if s.status:
+            bad = b.icmp_signed("!=", b.load(info), self.blas_integer(0))
+            with b.if_then(b.and_(bad, b.icmp_signed("==", b.load(self.status), _I64(0))), likely=False):
+                b.store(_I64(s.status), self.status)
+
+    def load_integer(self, s: LoadInteger) -> None:
+        b = self.builder
+        place = self.values[s.index.terms[0][0]] if s.index.terms else _I64(0)
+        base = b.bitcast(self.buffers[s.buffer], self.blas_integer.as_pointer())
+        found = b.load(b.gep(base, [place], inbounds=True))
+        self._bind(s.out, found if self.blas_integer.width == 64 else b.sext(found, _I64), np.dtype("i8"))
+
     def _blas(self, name: str, args: Sequence[Any]) -> None:
         """Every argument goes by address, as in Fortran; 64-bit words are integers of BLAS's own width."""
         b, pointer = self.builder, _I8.as_pointer()
@@ -543,6 +575,9 @@ def _extents(s: Statement) -> list[Extent]:
         return [s.extent]
     if isinstance(s, Grow):
         return [s.width]
+    if isinstance(s, Library):
+        at = [e for p in s.arguments if isinstance(p, Place) for e in (p.at.offset, *(x for _, x in p.at.terms))]
+        return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
     if isinstance(s, Gemm):
         places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
         return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
@@ -555,5 +590,5 @@ _EMIT: dict[type, Callable[[_NestEmitter, Any], None]] = {
     End: _NestEmitter.end, Declare: _NestEmitter.declare, Assign: _NestEmitter.assign, Read: _NestEmitter.read,
     Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm, While: _NestEmitter.repeat,
     Branch: _NestEmitter.branch, Poll: _NestEmitter.poll, Tape: _NestEmitter.tape, Grow: _NestEmitter.grow,
-    Free: _NestEmitter.free,
+    Free: _NestEmitter.free, Library: _NestEmitter.library, LoadInteger: _NestEmitter.load_integer,
 }  # fmt: skip

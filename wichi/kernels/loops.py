@@ -229,6 +229,42 @@ class Free:
     buffer: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoadInteger:
+    """An integer of the width that BLAS has, from a buffer of 64-bit words."""
+
+    out: int
+    buffer: int
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address: of an element of a buffer."""
+
+    buffer: int
+    at: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A routine of BLAS or LAPACK. Arguments: a flag, an extent, an address, or a scalar of the program (``Value``).
+
+    With ``status``, LAPACK's ``info`` is the last argument, and the program fails with that status where it is not 0;
+    LAPACK routines without a status have their ``info`` ignored.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    arguments: tuple[str | Extent | Place | Value, ...]
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    id: int
+
+
 INTERRUPTED = -1
 
 Statement = (
@@ -252,6 +288,8 @@ Statement = (
     | Grow
     | Free
     | Gemm
+    | Library
+    | LoadInteger
 )
 
 

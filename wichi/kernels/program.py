@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wichi.config import config
-from wichi.errors import IndexRangeError, KernelError, LoopError
+from wichi.errors import IndexRangeError, KernelError, LoopError, SingularError
 from wichi.kernels import cache, interrupts
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
@@ -142,6 +142,9 @@ def _failed(what: str, eqn: Eqn) -> None:
             because="an index i of an axis of n must satisfy -n <= i < n",
             fix="clip it first, for instance np.clip(i, 0, n - 1)",
         )
+    if what in ("singular", "definite"):
+        fault = "is singular" if what == "singular" else "is not positive definite"
+        raise SingularError(f"{eqn.prim.name}: a matrix {fault}.", at=where)
     if what == "tape":
         raise LoopError(
             f"The way back through this {eqn.prim.name.split('_')[0]} loop needs more memory than"

@@ -28,10 +28,13 @@ from wichi.kernels.loops import (
     Gemm,
     Grow,
     Index,
+    Library,
     Literal,
     Load,
+    LoadInteger,
     Loop,
     Nest,
+    Place,
     Poll,
     Read,
     RuntimeScalar,
@@ -39,6 +42,7 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Value,
     While,
     neutral,
     walk,
@@ -60,6 +64,30 @@ _HELPERS = {
     step = buffer.itemsize
     strides = (step, lead * step) if transposed else (lead * step, step)
     return np.lib.stride_tricks.as_strided(buffer[offset:], (rows, columns), strides)''',
+    "getrf": '''def getrf(m, n, a, lead, pivots):
+    """LAPACK's: factors in the place of the matrix (columns; pivots count from 1)."""
+    from scipy.linalg import lapack
+
+    kind = lapack.dgetrf if a.dtype == np.float64 else lapack.sgetrf
+    factors, found, info = kind(matrix(a, 0, m, n, lead, True))
+    matrix(a, 0, m, n, lead, True)[...] = factors
+    pivots[:n] = found + 1''',
+    "getrs": """def getrs(trans, n, columns, a, lead, pivots, b, b_lead):
+    from scipy.linalg import lapack
+
+    kind = lapack.dgetrs if a.dtype == np.float64 else lapack.sgetrs
+    right = matrix(b, 0, n, columns, b_lead, True)
+    right[...] = kind(matrix(a, 0, n, n, lead, True), pivots[:n] - 1, right, trans=trans == "T")[0]""",
+    "potrf": '''def potrf(triangle, n, a, lead):
+    """The lower triangle of rows."""
+    lower = matrix(a, 0, n, n, lead, False)
+    lower[...] = np.linalg.cholesky(lower)''',
+    "trsm": '''def trsm(side, triangle, trans, diagonal, m, n, scale, a, lead, b, b_lead):
+    """X A = B of columns, which is A X = B of rows with the other triangle."""
+    rows = matrix(a, 0, n, n, lead, False)
+    part = np.tril(rows) if triangle == "U" else np.triu(rows)
+    right = matrix(b, 0, n, m, b_lead, False)
+    right[...] = np.linalg.solve(part.T if trans == "T" else part, right)''',
     "where": """def where(condition, x, y):
     return x if condition else y""",
     "erf": """def erf(x):
@@ -98,6 +126,8 @@ def source(graph: Graph) -> str:
     program = _program(planned, buffers, _identifiers(graph.in_names))
     body = [*nests, program]
     helpers = [code for helper, code in _HELPERS.items() if any(f"{helper}(" in part for part in body)]
+    if any("matrix(" in code for code in helpers) and _HELPERS["matrix"] not in helpers:
+        helpers.insert(0, _HELPERS["matrix"])
     return heading + "\n\nimport numpy as np\n\n\n" + "\n\n\n".join([*helpers, *body]) + "\n"
 
 
@@ -166,6 +196,12 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
             reads[s.value] += 1
         elif isinstance(s, Gemm):
             reads.update(v for at in (s.a_at, s.b_at, s.c_at) for v, _ in at.terms)
+        elif isinstance(s, Library):
+            reads.update(x.id for x in s.arguments if isinstance(x, Value))
+            reads.update(v for x in s.arguments if isinstance(x, Place) for v, _ in x.at.terms)
+            written.update(x.buffer for x in s.arguments if isinstance(x, Place))
+        elif isinstance(s, LoadInteger):
+            reads.update(v for v, _ in s.index.terms)
         elif isinstance(s, While | Branch):
             reads[s.condition] += 2  # more than once, so that it is written before and has a name
         elif isinstance(s, Grow):
@@ -359,6 +395,21 @@ class _PythonWriter:
         a, b = matrix(s.a, s.a_at, s.m, s.k, s.a_lead, s.a_t), matrix(s.b, s.b_at, s.k, s.n, s.b_lead, s.b_t)
         self.line(f"{matrix(s.c, s.c_at, s.m, s.n, s.n, False)}[...] = {a} @ {b}")
 
+    def library(self, s: Library) -> None:
+        args = []
+        for x in s.arguments:
+            if isinstance(x, str):
+                args.append(repr(x))
+            elif isinstance(x, Place):
+                args.append(f"{self.buffer(x.buffer)}[{self.index(x.at)}:]")
+            else:
+                args.append(self.value(x.id) if isinstance(x, Value) else _extent(x))
+        self.settle()
+        self.line(f"{s.name}({', '.join(args)})")
+
+    def load_integer(self, s: LoadInteger) -> None:
+        self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]")
+
     def index(self, index: Index) -> str:
         terms = [self.value(v) if stride == 1 else f"{self.value(v)} * {_extent(stride)}" for v, stride in index.terms]
         if index.offset != 0 or not terms:
@@ -397,4 +448,5 @@ _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
     Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,
     Tape: _PythonWriter.tape, Grow: _PythonWriter.grow, Free: _PythonWriter.free,
+    Library: _PythonWriter.library, LoadInteger: _PythonWriter.load_integer,
 }  # fmt: skip

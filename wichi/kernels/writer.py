@@ -29,10 +29,13 @@ from wichi.kernels.loops import (
     Free,
     Grow,
     Index,
+    Library,
     Literal,
     Load,
+    LoadInteger,
     Loop,
     Nest,
+    Place,
     Poll,
     Read,
     RuntimeScalar,
@@ -40,6 +43,7 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Value,
     While,
 )
 
@@ -451,6 +455,29 @@ class Writer:
         inside = self.compute("ge", wrapped, 0) & self.compute("lt", wrapped, extent)
         self.put(Check(inside.id, self.context.fails("index")))
         return self.compute("select", inside, wrapped, 0)
+
+    # --- libraries ---
+
+    def library(self, name: str, dtype: np.dtype[Any], arguments: Sequence[Any], status: int) -> None:
+        """A routine of LAPACK: flags, sizes, scalars, working memory (a layout), or ``(layout, counters)``."""
+        zero = self.constant(0)
+
+        def given(x: Any) -> Any:
+            if isinstance(x, Layout):
+                return Place(x.buffer, self.index(x, [zero] * len(x.shape)))
+            if isinstance(x, tuple):
+                return Place(x[0].buffer, self.index(*x))
+            return Value(x.id) if isinstance(x, Scalar) else x if isinstance(x, str) else self.size(x)
+
+        self.put(Library(name, dtype, tuple(map(given, arguments)), status))
+        for loaded in self._loaded:
+            loaded.clear()
+
+    def load_integer(self, layout: Layout, i: Scalar) -> Scalar:
+        """An integer that LAPACK wrote, in its own width."""
+        out = self.fresh(I8)
+        self.put(LoadInteger(out.id, layout.buffer, self.index(layout, [i])))
+        return out
 
     # --- reductions ---
 

@@ -6,7 +6,7 @@ values, ``logsumexp``, ``relu``, ``sigmoid``, ``softplus`` and ``erf``.
 
 from numpy import e, euler_gamma, float32, float64, inf, int32, int64, nan, newaxis, pi
 
-from wichi.numpy import _register
+from wichi.numpy import _register, linalg
 from wichi.numpy._composed import (
     allclose,
     append,
@@ -315,6 +315,7 @@ __all__ = [
     "kron",
     "less",
     "less_equal",
+    "linalg",
     "linspace",
     "log",
     "log1p",

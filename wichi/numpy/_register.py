@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DtypeError
-from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping, _writing
+from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping, _writing, linalg
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
@@ -18,7 +18,7 @@ from wichi.trace.tracer import supported
 
 def _array_functions() -> dict[Any, Any]:
     found = {}
-    for module in (_composed, _creation, _indexing, _products, _reducing, _shaping, _pointwise):
+    for module in (_composed, _creation, _indexing, _products, _reducing, _shaping, _pointwise, linalg):
         for function in vars(module).values():
             theirs = getattr(function, "numpy_function", None)
             if theirs is not None:

@@ -1,5 +1,5 @@
 """The tables of primitives. Importing the package fills ``Primitive.table``; every family is one file."""
 
-from wichi.ops import indexing, pointwise, products, reducing, shaping
+from wichi.ops import indexing, linalg, pointwise, products, reducing, shaping, writing
 
-__all__ = ["indexing", "pointwise", "products", "reducing", "shaping"]
+__all__ = ["indexing", "linalg", "pointwise", "products", "reducing", "shaping", "writing"]

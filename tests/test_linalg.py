@@ -1,0 +1,101 @@
+"""Linear algebra: NumPy's values, derivatives to second order, batches, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wichi
+from wichi.errors import ShapeError, SingularError
+
+RNG = np.random.default_rng(0)
+A = RNG.normal(size=(4, 4)) + 6 * np.eye(4)
+S = A @ A.T
+B = RNG.normal(size=(4, 3))
+W = RNG.normal(size=(4, 4))
+
+FUNCTIONS = {
+    "solve": (lambda a: np.sum(np.sin(np.linalg.solve(a, B))), A),
+    "solve_vector": (lambda a: np.sum(np.linalg.solve(a, B[:, 0]) ** 2), A),
+    "solve_right": (lambda b: np.sum(np.linalg.solve(A, b) ** 3), B),
+    "cholesky": (lambda a: np.sum(np.linalg.cholesky((a + a.T) / 2) * W), S),
+    "inv": (lambda a: np.sum(np.linalg.inv(a) * W), A),
+    "det": (lambda a: np.linalg.det(a) / 1e3, A),
+    "slogdet": (lambda a: np.linalg.slogdet(a)[1] ** 2, A),
+    "negative_det": (lambda a: np.linalg.det(a[::-1]) / 1e3, A),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+class TestFunctions:
+    def test_value_and_derivatives(self, name):
+        f, x = FUNCTIONS[name]
+        np.testing.assert_allclose(wichi.jit(f)(x), f(x), rtol=1e-12)
+        g = wichi.grad(f)
+        for place in np.ndindex(*x.shape):
+            e = np.zeros(x.shape)
+            e[place] = 1e-6
+            assert np.isclose(g(x)[place], (f(x + e) - f(x - e)) / 2e-6, rtol=1e-5, atol=1e-8)
+        v = RNG.normal(size=x.shape)
+        np.testing.assert_allclose(wichi.jvp(f, (x,), (v,))[1], np.sum(g(x) * v), rtol=1e-9)
+        second = (g(x + 1e-6 * v) - g(x - 1e-6 * v)) / 2e-6
+        np.testing.assert_allclose(wichi.hvp(f, (x,), (v,)), second, rtol=1e-5, atol=1e-7)
+        reverse = wichi.grad(lambda y: np.sum(g(y) * v))(x)
+        np.testing.assert_allclose(reverse, second, rtol=1e-5, atol=1e-7)
+
+    def test_batches(self, name):
+        f, x = FUNCTIONS[name]
+        xs = np.stack([x, 1.1 * x])
+        np.testing.assert_allclose(wichi.vmap(f)(xs), [f(v) for v in xs])
+        np.testing.assert_allclose(wichi.vmap(wichi.grad(f))(xs), [wichi.grad(f)(v) for v in xs], rtol=1e-10)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("trans", [0, 1])
+def test_triangular(lower, trans):
+    from scipy.linalg import solve_triangular
+
+    def f(a, b):
+        return np.sum(wichi.numpy.linalg.solve_triangular(a, b, lower=lower, trans=trans) * np.sin(b))
+
+    def plain(a, b):
+        return np.sum(solve_triangular(a, b, lower=lower, trans=trans) * np.sin(b))
+
+    np.testing.assert_allclose(wichi.jit(f)(A, B), plain(A, B))
+    ga, gb = wichi.grad(f, argnums=(0, 1))(A, B)
+    for g, x, along in ((ga, A, lambda e: (A + e, B)), (gb, B, lambda e: (A, B + e))):
+        for place in np.ndindex(*x.shape):
+            e = np.zeros(x.shape)
+            e[place] = 1e-6
+            assert np.isclose(g[place], (plain(*along(e)) - plain(*along(-e))) / 2e-6, atol=1e-7)
+
+
+def test_inside_a_loop_and_batched_by_hand():
+    stack = np.stack([A, 2 * A])
+    np.testing.assert_allclose(wichi.jit(np.linalg.solve)(stack, np.stack([B, B])), np.linalg.solve(stack, B))
+    f = lambda b: wichi.fori_loop(0, 3, lambda i, x: np.linalg.solve(A, x), b)  # noqa: E731
+    inverse = np.linalg.inv(A)
+    np.testing.assert_allclose(wichi.jit(f)(B), inverse @ inverse @ inverse @ B)
+    g = wichi.grad(lambda b: np.sum(f(b) * B))(B)
+    np.testing.assert_allclose(g, (inverse @ inverse @ inverse).T @ B)
+
+
+def test_float32_stays_float32():
+    out = wichi.jit(np.linalg.solve)(A.astype("f4"), B.astype("f4"))
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, np.linalg.solve(A, B), rtol=1e-4)
+
+
+class TestRefusals:
+    def test_singular(self):
+        for again in range(3):
+            with pytest.raises(SingularError, match=r"singular.*\n.*test_linalg.py"):
+                wichi.jit(lambda a: np.linalg.solve(a, B))(np.zeros((4, 4)) * again)
+        with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
+            wichi.jit(np.linalg.cholesky)(-S)
+
+    def test_shapes(self):
+        with pytest.raises(ShapeError, match="solve of shapes"):
+            wichi.jit(np.linalg.solve)(A, np.ones(3))
+        with pytest.raises(ShapeError, match="inv of shape"):
+            wichi.jit(np.linalg.inv)(B)
