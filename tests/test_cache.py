@@ -193,12 +193,23 @@ EVERY_PRIMITIVE = """
     from wichi.trace.tracer import stage_graph
     from wichi.trace.primitive import aval_of
     for name, prim in sorted(Primitive.table.items()):
-        for args, params in prim.samples(np.random.default_rng(0))[:2]:
-            graph = stage_graph(lambda *xs: [prim(*xs, **params)], [aval_of(a) for a in args])
+        for args, params in prim.samples(np.random.default_rng(0))[:2] if prim.samples else []:
+            graph = stage_graph(
+                lambda *xs: prim(*xs, **params) if prim.multiple else [prim(*xs, **params)], [aval_of(a) for a in args]
+            )
             with np.errstate(all="ignore"):
                 want = prim.impl(*args, **params)
-            (got,) = Executable(graph)(args)
-            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6, err_msg=name)
+            for g, w in zip(Executable(graph)(args), want if prim.multiple else (want,)):
+                np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6, err_msg=name)
+    def loops(x):  # what holds graphs
+        y = wichi.scan(lambda c, _: (np.sin(c) * x, None), x, None, 3)[0]
+        z = wichi.while_loop(lambda v: np.sum(v) < 50.0, lambda v: v * 1.5 + 1.0, y)
+        return np.sum(wichi.cond(np.sum(z) > 0, wichi.checkpoint(np.exp), np.cos, z / 100.0))
+    for n in (3, 40):
+        x = np.linspace(0.1, 0.9, n)
+        native = wichi.grad(loops)(x)
+        with wichi.debug():
+            np.testing.assert_allclose(native, wichi.grad(loops)(x), rtol=1e-9)
     print("all right")
 """
 

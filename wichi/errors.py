@@ -191,6 +191,17 @@ class SingularError(WichiError, LinAlgError):
     code = "W208"
 
 
+class GradientError(WichiError, AssertionError):
+    """``wichi.testing.check_grads`` found a derivative that differs from what differences of the function give.
+
+    >>> f = wichi.custom_jvp(np.sin); f.defjvp(lambda p, t: (np.sin(*p), t[0]))
+    >>> wichi.testing.check_grads(f, (1.0,))  # fails: the derivative of sin is not 1
+    >>> wichi.testing.check_grads(np.sin, (1.0,))  # works
+    """
+
+    code = "W402"
+
+
 class NonFiniteError(WichiError, FloatingPointError):
     """The first nan or infinity met under ``wichi.debug(nans=True)``.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import wichi.numpy as wnp
-from wichi import pytree
+from wichi import control, pytree
 from wichi.batching import vmap
 from wichi.compiled import Transformed, leaf_aval
 from wichi.errors import ArgumentError, DtypeError
@@ -21,12 +21,13 @@ from wichi.trace import frames
 from wichi.transforms import AsItIs, grad, jvp, vjp
 
 
-def jacfwd(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:
     """The Jacobian by forward mode: one pass along each input element, all at once. Best for few inputs.
 
     Args:
         fn: a function of trees of arrays, with float results.
         argnums: the positional argument to differentiate.
+        chunk: how many columns to compute at once; None: all. Bounds the memory, not the answer.
 
     Returns:
         a function whose answer is a tree like the result of ``fn`` with, at each leaf, a tree like the argument; its
@@ -52,7 +53,7 @@ def jacfwd(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
                 tangents = [tangent if j == i else wnp.zeros_like(y) for j, y in enumerate(leaves)]
                 return jvp(of_one, tuple(leaves), tuple(tangents))[1]
 
-            pushed = vmap(along, out_axes=-1)(_unit_vectors(aval.shape, aval.dtype))
+            pushed = _over_units(along, aval.shape, aval.dtype, chunk)
             columns.append(pytree.tree_map(functools.partial(_unflattened, aval.shape, -1), pushed))
         found, out_tree = pytree.flatten(columns[0])
         rows = [[pytree.flatten(c)[0][k] for c in columns] for k in range(len(found))]
@@ -118,8 +119,13 @@ def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
     return Transformed(jacobian_of, AsItIs("jacobian"))
 
 
-def hessian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+def hessian(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:
     """The matrix of second derivatives of a scalar function, forward over reverse.
+
+    Args:
+        fn: a scalar function.
+        argnums: the positional argument.
+        chunk: how many columns to compute at once; None: all. Bounds the memory, not the answer.
 
     Returns:
         a function whose answer is a tree of trees like the argument; leaves have the shapes of both leaves in a row.
@@ -129,7 +135,7 @@ def hessian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
     array([[6., 2.],
            [2., 0.]])
     """
-    return jacfwd(grad(fn, argnums, allow_unused=True), argnums)
+    return jacfwd(grad(fn, argnums, allow_unused=True), argnums, chunk)
 
 
 def hvp(fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -170,6 +176,23 @@ def _in_argument(
         return fn(*args[:argnum], pytree.unflatten(treedef, values), *args[argnum + 1 :], **kwargs)
 
     return of_one, leaves, treedef
+
+
+def _over_units(along: Callable[[Any], Any], shape: tuple[int, ...], dtype: np.dtype[Any], chunk: int | None) -> Any:
+    """``along`` of every unit vector, stacked on the last axis."""
+    units = _unit_vectors(shape, dtype)
+    if chunk is None or chunk >= len(units):
+        return vmap(along, out_axes=-1)(units)
+    if chunk < 1:
+        raise ArgumentError(f"chunk={chunk}, but at least one column is computed at once.")
+    rounds = -(-len(units) // chunk)
+    padded = np.concatenate([units, np.zeros((rounds * chunk - len(units), *shape), dtype)])
+    rows = control.map(vmap(along), padded.reshape(rounds, chunk, *shape))
+
+    def joined(x: Any) -> Any:
+        return wnp.moveaxis(wnp.reshape(x, (rounds * chunk, *leaf_aval(x).shape[2:]))[: len(units)], 0, -1)
+
+    return pytree.tree_map(joined, rows)
 
 
 def _unit_vectors(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

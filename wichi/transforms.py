@@ -13,7 +13,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import numpy as np
 
 import wichi.numpy  # noqa: F401  (fills the registry through which traced values find their functions)
-from wichi import pytree
+from wichi import pytree, static
 from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed, input_names, leaf_aval
 from wichi.errors import ArgumentError, DtypeError, NonScalarError, UnusedInputError
 from wichi.ops import shaping
@@ -144,12 +144,13 @@ def _unused(kind: _Differentiate, signature: Signature) -> NoReturn:
 
 
 # --- the public functions --------------------------------------------------------------------------------------------
-def jit(fn: Callable[P, R]) -> Transformed[P, R]:
+def jit(fn: Callable[P, R], static_argnums: int | Sequence[int] = ()) -> Transformed[P, R]:
     """``fn``, traced once for each signature and run as native code.
 
     Args:
         fn: a function of trees of arrays (float64, float32, integers, bool; Python numbers are weakly typed 0-d
             values). Python code in it runs while tracing only.
+        static_argnums: positional arguments that are plain Python objects, hashable; each value is traced anew.
 
     Returns:
         a function with the signature of ``fn``; results are fresh ndarrays.
@@ -161,11 +162,15 @@ def jit(fn: Callable[P, R]) -> Transformed[P, R]:
     >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
     np.float64(25.0)
     """
-    return Transformed(fn, AsItIs())
+    return static.transformed(fn, static_argnums, lambda f, _: Transformed(f, AsItIs()))
 
 
 def grad(
-    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, allow_unused: bool = False
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    allow_unused: bool = False,
+    static_argnums: int | Sequence[int] = (),
 ) -> Transformed[..., Any]:
     """The gradient of a scalar function: a tree like the argument, of ndarrays with its shapes and dtypes.
 
@@ -174,6 +179,7 @@ def grad(
         argnums: the positional argument(s) to differentiate; a sequence gives a tuple of gradients.
         has_aux: ``fn`` also returns a tree that is passed on: the answer is ``(gradient, aux)``.
         allow_unused: answer zeros, not an error, where the result does not depend on the argument at all.
+        static_argnums: as for ``jit``; ``argnums`` counts them too.
 
     Raises:
         NonScalarError: ``fn`` returned an array or several values.
@@ -184,11 +190,21 @@ def grad(
     >>> wichi.grad(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
     array([6., 8.])
     """
-    return Transformed(fn, _Differentiate("grad", _argnums(argnums), has_aux, allow_unused))
+
+    def make(f: Callable[..., Any], moved: Callable[[int], int]) -> Transformed[..., Any]:
+        numbers = _argnums(argnums)
+        new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
+        return Transformed(f, _Differentiate("grad", new, has_aux, allow_unused))
+
+    return static.transformed(fn, static_argnums, make)
 
 
 def value_and_grad(
-    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, allow_unused: bool = False
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    allow_unused: bool = False,
+    static_argnums: int | Sequence[int] = (),
 ) -> Transformed[..., Any]:
     """As ``grad``, but answers ``(value, gradient)``; with ``has_aux`` ``((value, aux), gradient)``.
 
@@ -196,7 +212,13 @@ def value_and_grad(
     >>> wichi.value_and_grad(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
     (np.float64(25.0), array([6., 8.]))
     """
-    return Transformed(fn, _Differentiate("value_and_grad", _argnums(argnums), has_aux, allow_unused))
+
+    def make(f: Callable[..., Any], moved: Callable[[int], int]) -> Transformed[..., Any]:
+        numbers = _argnums(argnums)
+        new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
+        return Transformed(f, _Differentiate("value_and_grad", new, has_aux, allow_unused))
+
+    return static.transformed(fn, static_argnums, make)
 
 
 def _argnums(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
@@ -246,6 +268,40 @@ def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -
     count = len(graph.outs)
     out_dots = _with_zeros([o.aval for o in graph.outs], results[count:])
     return pytree.unflatten(found.out_tree, results[:count]), pytree.unflatten(found.out_tree, out_dots)
+
+
+def linearize(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The result of ``fn`` at ``primals`` and its derivative there, as a linear function of tangents.
+
+    Returns:
+        ``(result, push)``. ``push(*tangents)`` takes trees like the primals and answers one like the result. The
+        point is evaluated once; what the derivative needs of it is kept by ``push``.
+
+    >>> import numpy as np, wichi
+    >>> y, push = wichi.linearize(np.sin, 0.0)
+    >>> push(2.0)
+    np.float64(2.0)
+    """
+    found, leaves = _traced(fn, primals)
+    graph = found.run.graph
+    which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
+
+    def halves() -> tuple[Runnable, Runnable]:
+        full = forward.jvp(graph, which)
+        first, second = reverse.split(full, len(graph.ins), len(graph.outs))
+        return Runnable(first), Runnable(second)
+
+    first, second = _derived(found, "linearize", halves)
+    results = first([*leaves, *found.captured])
+    outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
+
+    def push(*tangents: Any) -> Any:
+        names = input_names(fn, pytree.flatten((primals, {}))[1])
+        dots = _fitting("tangents of linearize", tangents, primals, names)
+        moved = second([*residuals, *(_as(dots[i], graph.ins[i].aval) for i in which)])
+        return pytree.unflatten(found.out_tree, _with_zeros([o.aval for o in graph.outs], moved))
+
+    return pytree.unflatten(found.out_tree, outs), push
 
 
 def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ def numba_function(
             *outs,
             f"    answer = run({given})",
             "    if answer[0] < 0:",
-            '        raise KeyboardInterrupt("interrupted")',
+            '        raise RuntimeError("interrupted")',
             "    if answer[0] != 0:",
             f'        raise {kind}("{name}: {what}")',
             *(f"    out{i} = answer[{k}]" for k, i in enumerate(numbers, 1)),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ShapeError
-from wichi.ops.shaping import transpose
+from wichi.ops.shaping import reshape, transpose
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Primitive, Product, lead, sample, shape_of
 
@@ -36,6 +36,16 @@ def _transpose(ct: Any, i: int, ins: Sequence[Any]) -> Any:
 
 
 def _batch(prim: Primitive, args: Sequence[Any], batched: Sequence[bool], size: int) -> Any:
+    """One matrix for the whole batch: a single larger product, not ``size`` small ones."""
+    (x, y), (on_x, on_y) = args, batched
+    if not on_y and len(shape_of(y)) == 2:
+        _, m, k = shape_of(x)
+        rows = prim(reshape(x, shape=(size * m, k)), y)
+        return reshape(rows, shape=(size, m, shape_of(y)[1]))
+    if not on_x and len(shape_of(x)) == 2:
+        _, k, n = shape_of(y)
+        columns = reshape(swap(y), shape=(size * n, k))
+        return swap(reshape(prim(columns, swap(x)), shape=(size, n, shape_of(x)[0])))
     return prim(*[x if b else lead(x, size) for x, b in zip(args, batched, strict=True)])
 
 

@@ -1,0 +1,82 @@
+"""linearize, static arguments, chunks of a Hessian, and check_grads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wichi
+from wichi.errors import ArgumentError, GradientError
+
+
+def test_linearize():
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(3, 3)), rng.normal(size=3)
+    result, push = wichi.linearize(lambda w, x: {"y": np.tanh(w @ x), "n": np.sum(x > 0)}, w, x)
+    value, along = wichi.jvp(lambda w, x: np.tanh(w @ x), (w, x), (x[None] * w, x))
+    np.testing.assert_allclose(result["y"], value)
+    np.testing.assert_allclose(push(x[None] * w, x)["y"], along)
+    np.testing.assert_allclose(push(2 * x[None] * w, 2 * x)["y"], 2 * along)
+    with pytest.raises(ArgumentError, match="tangents of linearize"):
+        push(x, w)
+
+
+class TestStatic:
+    def test_each_value_has_its_own_trace(self):
+        calls = []
+
+        def f(x, n, mode):
+            calls.append((n, mode))
+            y = x
+            for _ in range(n):
+                y = np.sin(y) if mode == "sin" else y * x
+            return np.sum(y)
+
+        g = wichi.grad(f, static_argnums=(1, 2))
+        x = np.array([0.3, 0.5])
+        for _ in range(3):
+            np.testing.assert_allclose(g(x, 2, "mul"), 3 * x**2)
+            np.testing.assert_allclose(g(x, 1, "sin"), np.cos(x))
+        assert calls == [(2, "mul"), (1, "sin")]
+        assert np.isclose(wichi.jit(f, static_argnums=(1, -1))(x, 1, "sin"), np.sin(x).sum())
+
+    def test_argnums_count_static_arguments_too(self):
+        g = wichi.value_and_grad(lambda n, x: x**n, argnums=1, static_argnums=0)
+        assert g(3, 2.0) == (8.0, 12.0)
+
+    def test_refusals(self):
+        with pytest.raises(ArgumentError, match="cannot be hashed"):
+            wichi.jit(lambda x, n: x, static_argnums=1)(1.0, [1])
+        with pytest.raises(ArgumentError, match="both static and differentiated"):
+            wichi.grad(lambda n, x: x**n, static_argnums=0)(3, 2.0)
+        with pytest.raises(ArgumentError, match="2 positional arguments"):
+            wichi.jit(lambda x, n: x, static_argnums=4)(1.0, 2)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
+def test_chunks_do_not_change_a_hessian(chunk):
+    rng = np.random.default_rng(0)
+    x, data = rng.normal(size=7), rng.normal(size=(20, 7))
+
+    def f(x):
+        return np.sum(np.log1p(np.exp(data @ x)))
+
+    whole = wichi.hessian(f)(x)
+    np.testing.assert_allclose(wichi.hessian(f, chunk=chunk)(x), whole, rtol=1e-12)
+    s = 1 / (1 + np.exp(-data @ x))
+    np.testing.assert_allclose(whole, (data * (s * (1 - s))[:, None]).T @ data)
+
+
+class TestCheckGrads:
+    def test_passes_what_is_right(self):
+        wichi.testing.check_grads(lambda p, n: p["a"] ** n * np.sin(p["b"]), ({"a": 1.5, "b": np.ones(2)}, 3), order=2)
+        wichi.testing.check_grads(np.tanh, (np.linspace(-1, 1, 4, dtype=np.float32),))
+
+    def test_names_the_input_that_is_wrong(self):
+        @wichi.custom_vjp
+        def f(x, y):
+            return x * y
+
+        f.defvjp(lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], ct * r[0] * 1.01))
+        with pytest.raises(GradientError, match=r"derivative in y is wrong \(fwd\)"):
+            wichi.testing.check_grads(f, (2.0, 3.0))
