@@ -8,9 +8,11 @@ from wichi.custom import checkpoint, custom_jvp, custom_vjp, products_saveable
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
+from wichi.implicit import custom_linear_solve, custom_root
 from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from wichi.njitted import njit
 from wichi.nn import MLP
+from wichi.ode import odeint
 from wichi.tensor import Tensor
 from wichi.trace.ir import Graph
 from wichi.transforms import grad, jit, jvp, linearize, make_graph, stop_gradient, value_and_grad, vjp

@@ -56,9 +56,9 @@ def scan(
     >>> wichi.scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
     (np.float64(6.0), array([0., 1., 3.]))
     """
-    if _is_eager(init, xs):
+    if is_eager(init, xs):
         return _scan_eagerly(f, init, xs, length, reverse)
-    if _at_top(init, xs):
+    if at_top(init, xs):
 
         @functools.wraps(f)
         def whole(init: Any, xs: Any) -> Any:
@@ -87,7 +87,7 @@ def scan(
 
     traced, init_avals = _trace_body("scan", one, init, row_avals)
     body, consts = with_consts(traced, len(carries) + len(rows))
-    operands = [*consts, *[_as(x, a) for x, a in zip(carries, init_avals, strict=True)], *rows]
+    operands = [*consts, *[as_typed(x, a) for x, a in zip(carries, init_avals, strict=True)], *rows]
     outs = bind_graph(
         scans.scan, operands, body=body, consts=len(consts), carries=len(carries), length=rounds, reverse=bool(reverse)
     )
@@ -116,7 +116,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
     >>> wichi.fori_loop(0, 5, lambda i, total: total + i, 0)
     np.int64(10)
     """
-    if _is_eager(init_val):
+    if is_eager(init_val):
         for i in range(int(lower), int(upper)):
             init_val = body_fun(i, init_val)
         return init_val
@@ -149,11 +149,11 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     >>> wichi.grad(lambda x: wichi.while_loop(lambda v: v < 100.0, lambda v: 2 * v, x))(1.0)
     np.float64(128.0)
     """
-    if _is_eager(init_val):
+    if is_eager(init_val):
         while bool(cond_fun(init_val)):
             init_val = body_fun(init_val)
         return init_val
-    if _at_top(init_val):
+    if at_top(init_val):
 
         @functools.wraps(body_fun)
         def whole(init_val: Any) -> Any:
@@ -182,7 +182,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         )
     condition, tests = with_consts(asked, len(carries))
     outs = bind_graph(
-        whiles.while_, [*tests, *consts, *[_as(x, a) for x, a in zip(carries, avals, strict=True)]],
+        whiles.while_, [*tests, *consts, *[as_typed(x, a) for x, a in zip(carries, avals, strict=True)]],
         condition=condition, body=body, tests=len(tests), consts=len(consts),
     )  # fmt: skip
     return pytree.unflatten(tree, outs)
@@ -272,11 +272,11 @@ def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = 
 
 
 # --- what they share -------------------------------------------------------------------------------------------------
-def _is_eager(*trees: Any) -> bool:
+def is_eager(*trees: Any) -> bool:
     return any(isinstance(x, Boxed) and not isinstance(x, Tracer) for x in pytree.leaves(trees))
 
 
-def _at_top(*trees: Any) -> bool:
+def at_top(*trees: Any) -> bool:
     return not is_tracing() and not any(isinstance(x, Boxed) for x in pytree.leaves(trees))
 
 
@@ -365,7 +365,7 @@ def with_consts(traced: Traced, given: int, in_front: bool = True) -> tuple[Grap
     return Graph(ins, graph.eqns, graph.outs), [*traced.captured, *arrays]
 
 
-def _as(x: Any, aval: Aval) -> Any:
+def as_typed(x: Any, aval: Aval) -> Any:
     """A leaf as a value of exactly this type."""
     if isinstance(x, Boxed):
         return x if x.dtype == aval.dtype else cast(x, dtype=aval.dtype)
@@ -405,7 +405,7 @@ def _choose(name: str, index: Any, functions: Sequence[Callable[..., Any]], oper
         extra = tuple(own.get(i) or Var(x.aval) for i, x in captured.items())
         graphs.append(Graph((*t.graph.ins[: len(avals)], *extra), t.graph.eqns, t.graph.outs))
     together, arrays = bodies.together(graphs)
-    values = [_as(x, a) for x, a in zip(leaves, avals, strict=True)]
+    values = [as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]
     outs = branches.cond(index, *values, *captured.values(), *arrays, branches=together)
     return pytree.unflatten(trees[0], outs)
 

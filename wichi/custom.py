@@ -11,9 +11,8 @@ import numpy as np
 
 from wichi import pytree
 from wichi.compiled import leaf_aval
-from wichi.control import bind_graph, with_consts
+from wichi.control import as_typed, bind_graph, with_consts
 from wichi.errors import ArgumentError
-from wichi.ops.shaping import cast
 from wichi.trace import calls, frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost
@@ -84,7 +83,7 @@ class _Custom:
                 )
         graph, extra = with_consts(traced, len(leaves), in_front=False)
         rule = self._rule(whole, tree, out_tree[0], avals, [o.aval for o in graph.outs], tuple(static.values()))
-        operands = [*[_as(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
+        operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
         outs = bind_graph(calls.custom, operands, graph=graph, **rule)
         return pytree.unflatten(out_tree[0], outs)
 
@@ -228,14 +227,8 @@ def _fitting(name: str, what: str, given: Any, tree: pytree.TreeDef, avals: Sequ
             raise ArgumentError(
                 f"{name}: the {what}{path} is {has} where {aval} fits.", at=at, fix=f".astype(np.{aval.dtype.name})"
             )
-        answer.append(_as(x, aval))
+        answer.append(as_typed(x, aval))
     return answer
-
-
-def _as(x: Any, aval: Aval) -> Any:
-    if isinstance(x, Boxed):
-        return x if x.dtype == aval.dtype else cast(x, dtype=aval.dtype)
-    return np.asarray(x, aval.dtype)[()]
 
 
 def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -288,7 +281,7 @@ def checkpoint(fun: Callable[..., Any], policy: Callable[[Eqn], bool] | None = N
 
         traced: Traced = trace(flat, avals, name="checkpoint")
         graph, extra = with_consts(traced, len(leaves), in_front=False)
-        operands = [*[_as(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
+        operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
         return pytree.unflatten(out_tree[0], bind_graph(calls.call, operands, graph=graph, policy=policy))
 
     return apart

@@ -1,0 +1,212 @@
+"""Derivatives of solutions, not of the steps that found them: ``custom_root`` and ``custom_linear_solve``.
+
+By the implicit function theorem: where f(x, p) = 0, dx = -(df/dx)^-1 df/dp dp, however x was found. C. Blondel et al.,
+"Efficient and modular implicit differentiation", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import wichi.numpy as wnp
+from wichi import pytree
+from wichi.compiled import Transformed, leaf_aval
+from wichi.control import as_typed, at_top, bind_graph, is_eager, with_consts
+from wichi.errors import ArgumentError
+from wichi.trace import calls, frames
+from wichi.trace.evaluate import evaluate
+from wichi.trace.forward import is_float, jvp_values
+from wichi.trace.ir import Aval, Graph
+from wichi.trace.reverse import transposed, vjp_values
+from wichi.trace.tracer import trace
+from wichi.transforms import AsItIs, jvp
+
+Values = Sequence[Any]
+
+
+def custom_root(
+    f: Callable[[Any], Any],
+    initial_guess: Any,
+    solve: Callable[[Callable[[Any], Any], Any], Any],
+    tangent_solve: Callable[[Callable[[Any], Any], Any], Any],
+) -> Any:
+    """The root that ``solve`` finds of ``f``, with the derivative of a root in all that ``f`` closes over.
+
+    Args:
+        f: a function of a tree that answers one like it; parameters come by closure.
+        initial_guess: where to begin; the root does not depend on it.
+        solve: ``solve(f, initial_guess) -> x`` with ``f(x) = 0``; its steps are never differentiated.
+        tangent_solve: ``tangent_solve(g, y) -> z`` with ``g(z) = y`` for a linear ``g``, for instance
+            ``lambda g, y: np.linalg.solve(wichi.jacobian(g)(y), y)``.
+
+    >>> import numpy as np, wichi
+    >>> def root(a):
+    ...     f = lambda x: x * x - a
+    ...     newton = lambda f, x: wichi.fori_loop(0, 20, lambda i, x: x - f(x) / (2 * x), x)
+    ...     return wichi.custom_root(f, 1.0, newton, lambda g, y: y / g(1.0))
+    >>> bool(np.isclose(wichi.grad(root)(9.0), 1 / 6))
+    True
+    """
+    leaves, tree = pytree.flatten(initial_guess)
+    if is_eager(leaves):
+        raise ArgumentError(
+            "custom_root runs in compiled functions, not on eager Tensors.",
+            at=frames.describe(frames.user_where()),
+            fix="wichi.value_and_grad(function)(x.data)",
+        )
+    if at_top(leaves):
+        return Transformed(lambda guess: custom_root(f, guess, solve, tangent_solve), AsItIs("custom_root"))(
+            initial_guess
+        )
+    avals = [leaf_aval(x)._replace(weak=False) for x in leaves]
+    equation, held = _graph_of("custom_root", f, tree, avals)
+
+    def solved(*values: Any) -> list[Any]:
+        of, guess = values[: len(held)], values[len(held) :]
+        found, found_tree = pytree.flatten(solve(_function(equation, of, tree), pytree.unflatten(tree, guess)))
+        if found_tree != tree:
+            raise ArgumentError(
+                "custom_root: solve answers another tree than it was given.", at=frames.describe(frames.user_where())
+            )
+        return found
+
+    types = [*[leaf_aval(x)._replace(weak=False) for x in held], *avals]
+    traced = trace(solved, types, name="custom_root")
+    graph, more = with_consts(traced, len(types), in_front=False)
+
+    def push(ins: Values, tangents: Values) -> tuple[Values, Values]:
+        of, dots = ins[: len(held)], tangents[: len(held)]
+        x = calls.custom(*ins, graph=graph, push=push, back=None)
+        given = [*[t if is_float(v) else None for t, v in zip(dots, of, strict=True)], *[None] * len(x)]
+        moved = jvp_values(equation, [*of, *x], given)[1]
+        right = [-wnp.zeros_like(v) if t is None else -t for t, v in zip(moved, x, strict=True)]
+
+        def linear(z: Any) -> Any:
+            return jvp(_function(equation, of, tree), (pytree.unflatten(tree, x),), (z,))[1]
+
+        answer = tangent_solve(linear, pytree.unflatten(tree, right))
+        return list(x), pytree.leaves(answer)
+
+    operands = [*held, *[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *more]
+    return pytree.unflatten(tree, bind_graph(calls.custom, operands, graph=graph, push=push, back=None))
+
+
+def custom_linear_solve(
+    matvec: Callable[[Any], Any],
+    b: Any,
+    solve: Callable[[Callable[[Any], Any], Any], Any],
+    transpose_solve: Callable[[Callable[[Any], Any], Any], Any] | None = None,
+    symmetric: bool = False,
+) -> Any:
+    """The ``x`` with ``matvec(x) = b`` that ``solve`` finds, with the derivative of a solution.
+
+    Args:
+        matvec: a linear function of a tree that answers one like it; parameters come by closure.
+        b: the right side.
+        solve: ``solve(matvec, b) -> x``; its steps are never differentiated.
+        transpose_solve: the same for the transpose of ``matvec``; not needed if ``symmetric``.
+        symmetric: ``matvec`` is its own transpose.
+
+    >>> import numpy as np, wichi
+    >>> a = np.array([[2.0, 1.0], [0.0, 1.0]])
+    >>> direct = lambda f, b: np.linalg.solve(wichi.jacobian(f)(b), b)
+    >>> x = lambda b: wichi.custom_linear_solve(lambda v: a @ v, b, direct, direct)
+    >>> wichi.jacobian(x)(np.ones(2))
+    array([[ 0.5, -0.5],
+           [ 0. ,  1. ]])
+    """
+    leaves, tree = pytree.flatten(b)
+    if is_eager(leaves):
+        raise ArgumentError(
+            "custom_linear_solve runs in compiled functions, not on eager Tensors.",
+            at=frames.describe(frames.user_where()),
+        )
+    if at_top(leaves):
+        return Transformed(
+            lambda b: custom_linear_solve(matvec, b, solve, transpose_solve, symmetric), AsItIs("custom_linear_solve")
+        )(b)
+    backwards = solve if symmetric else transpose_solve
+    if backwards is None:
+        raise ArgumentError(
+            "custom_linear_solve needs transpose_solve for a matvec that is not symmetric.",
+            at=frames.describe(frames.user_where()),
+            fix="transpose_solve=..., or symmetric=True",
+        )
+    avals = [leaf_aval(x)._replace(weak=False) for x in leaves]
+    product, held = _graph_of("custom_linear_solve", matvec, tree, avals)
+    flipped = product if symmetric else _flipped(product, len(held), avals)
+    operands = [*held, *[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]]
+    outs = _linear(operands, len(held), (product, flipped), (solve, backwards), tree)
+    return pytree.unflatten(tree, outs)
+
+
+def _linear(
+    operands: Values, count: int, products: tuple[Graph, Graph], solves: tuple[Any, Any], tree: pytree.TreeDef
+) -> Values:
+    """Solve with the first product; the way back solves with the second, and so on to any order."""
+    product, solve = products[0], solves[0]
+    types = [leaf_aval(x)._replace(weak=False) for x in operands]
+
+    def solved(*values: Any) -> list[Any]:
+        return pytree.leaves(solve(_function(product, values[:count], tree), pytree.unflatten(tree, values[count:])))
+
+    traced = trace(solved, types, name="custom_linear_solve")
+    graph, more = with_consts(traced, len(types), in_front=False)
+
+    def back(ins: Values) -> tuple[Values, Callable[[Values], Values]]:
+        own = ins[: len(types)]
+        x = calls.custom(*ins, graph=graph, push=None, back=back)
+
+        def pullback(cts: Values) -> Values:
+            seeds = [wnp.zeros_like(v) if c is None else c for c, v in zip(cts, x, strict=True)]
+            bars = _linear([*own[:count], *seeds], count, products[::-1], solves[::-1], tree)
+            floats = [i for i in range(count) if is_float(own[i])]
+            moved = vjp_values(product, [*own[:count], *x], floats, lambda _: [-v for v in bars])[1]
+            known = dict(zip(floats, moved, strict=True))
+            return [*[known.get(i) for i in range(count)], *bars, *[None] * (len(ins) - len(types))]
+
+        return list(x), pullback
+
+    return bind_graph(calls.custom, [*operands, *more], graph=graph, push=None, back=back)
+
+
+def _graph_of(
+    name: str, f: Callable[[Any], Any], tree: pytree.TreeDef, avals: Sequence[Aval]
+) -> tuple[Graph, list[Any]]:
+    """``f`` as a graph of what it closes over and its argument, and what it closes over."""
+
+    def flat(*values: Any) -> list[Any]:
+        found, found_tree = pytree.flatten(f(pytree.unflatten(tree, values)))
+        if found_tree != tree:
+            raise ArgumentError(
+                f"{name}: the function answers another tree than it takes.", at=frames.describe(frames.user_where())
+            )
+        return found
+
+    traced = trace(flat, avals, name=name)
+    for a, out in zip(avals, traced.graph.outs, strict=True):
+        if (a.shape, a.dtype) != (out.aval.shape, out.aval.dtype):
+            raise ArgumentError(
+                f"{name}: the function takes {a} and answers {out.aval}; both must be alike.",
+                at=frames.describe(frames.user_where()),
+            )
+    return with_consts(traced, len(avals))
+
+
+def _function(graph: Graph, held: Values, tree: pytree.TreeDef) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        return pytree.unflatten(tree, evaluate(graph, *held, *pytree.leaves(x)))
+
+    return f
+
+
+def _flipped(graph: Graph, count: int, avals: Sequence[Aval]) -> Graph:
+    """The transpose of a graph that is linear in the inputs after the first ``count``."""
+
+    def walk(*values: Any) -> list[Any]:
+        found = transposed(lambda *v: evaluate(graph, *values[:count], *v), list(avals), values[count:])
+        return [wnp.zeros_like(c) if v is None else v for v, c in zip(found, values[count:], strict=True)]
+
+    types = [v.aval._replace(weak=False) for v in graph.ins]
+    return trace(walk, types).graph
