@@ -80,3 +80,12 @@ class TestCheckGrads:
         f.defvjp(lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], ct * r[0] * 1.01))
         with pytest.raises(GradientError, match=r"derivative in y is wrong \(fwd\)"):
             wichi.testing.check_grads(f, (2.0, 3.0))
+
+
+def test_integer_tangents_become_floats_inside_a_transform_too():
+    def f(x):
+        return np.sum(x**3)
+
+    x, p = np.array([1.0, 2.0]), np.array([1, 0])
+    np.testing.assert_allclose(wichi.jit(lambda x, p: wichi.hvp(f, (x,), (p,)))(x, p), [6.0, 0.0])
+    np.testing.assert_allclose(wichi.jit(lambda x, p: wichi.vjp(lambda y: y**2, x)[1](p)[0])(x, p), [2.0, 0.0])

@@ -1,6 +1,6 @@
 """Give wichi a NumPy function; it gives back the compiled value and gradient."""
 
-from wichi import cache, errors, nn, numpy, optim, pytree, testing, utils
+from wichi import cache, errors, nn, numpy, optim, pytree, scipy, testing, utils
 from wichi.batching import vmap
 from wichi.config import config
 from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
@@ -13,6 +13,7 @@ from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from wichi.njitted import njit
 from wichi.nn import MLP
 from wichi.ode import odeint
+from wichi.scipy import for_scipy
 from wichi.tensor import Tensor
 from wichi.trace.ir import Graph
 from wichi.transforms import grad, jit, jvp, linearize, make_graph, stop_gradient, value_and_grad, vjp

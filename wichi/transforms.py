@@ -392,7 +392,9 @@ def _with_zeros(avals: Sequence[Aval], derivatives: Sequence[Any]) -> list[Any]:
 
 
 def _as(x: Any, like: Aval) -> Any:
-    return x if isinstance(x, Boxed) else np.asarray(x, like.dtype)
+    if isinstance(x, Boxed):
+        return x if x.dtype == like.dtype else shaping.cast(x, dtype=like.dtype)
+    return np.asarray(x, like.dtype)
 
 
 def stop_gradient(x: Any) -> Any:
