@@ -23,7 +23,7 @@ X0 = np.array([1.3, 0.7, 0.8, 1.9])
                "dogleg", "trust-constr", "Nelder-Mead"],
 )  # fmt: skip
 def test_minimize_in_every_method(method):
-    start = np.array([1.05, 1.1, 1.2, 1.45]) if method == "dogleg" else X0  # it wants a positive definite Hessian
+    start = np.array([1.01, 1.02, 1.04, 1.08]) if method == "dogleg" else X0  # it wants a positive definite Hessian
     options = {"options": {"maxiter": 3000}} if method != "TNC" else {}
     found = optimize.minimize(rosenbrock, start, method=method, **options)
     np.testing.assert_allclose(found.x, 1.0, atol=1e-3)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,7 +23,8 @@ from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError, DtypeError, WichiError
 from wichi.guards import Path, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
-from wichi.kernels.program import Executable
+from wichi.kernels.program import Executable, check_donated
+from wichi.kernels.schedule import plan
 from wichi.kernels.source import source
 from wichi.numpy._writing import MaskedPart
 from wichi.trace import frames
@@ -44,6 +46,7 @@ class Runnable:
 
     graph: Graph
     executable: Executable | None = None
+    donated: dict[int, int] = field(default_factory=dict)  # results that are written into inputs
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """The outputs on arrays, computed natively; on traced values, as traced values."""
@@ -52,9 +55,14 @@ class Runnable:
         values = [x.array() if isinstance(x, Boxed) else x for x in values]
         mode = debug_mode.get()
         if mode is not None:
-            return run_in_numpy(self.graph, values, mode)
+            results = run_in_numpy(self.graph, values, mode)
+            check_donated(values, list(self.donated.values()))
+            for k, i in self.donated.items():
+                values[i][...] = results[k]
+                results[k] = values[i]
+            return results
         if self.executable is None:
-            self.executable = Executable(self.graph)
+            self.executable = Executable(self.graph, self.donated)
         return self.executable(values)
 
 
@@ -74,6 +82,9 @@ class Rewrite(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def donate_argnums(self) -> tuple[int, ...]: ...
 
     def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]: ...
 
@@ -108,6 +119,16 @@ class CompiledTrace:
                 return self.agrees(evaluate(self.derived["guards"], *leaves))
         except IndexError:
             return False
+
+
+class Memory(NamedTuple):
+    """The bytes of a call: of its arguments and captured arrays, which are there already; of its fresh results; and of
+    its working memory, which is kept between calls."""
+
+    inputs: int
+    captured: int
+    outputs: int
+    working: int
 
 
 # Traces of functions with the same code object; a lambda written in a loop finds its trace again.
@@ -215,7 +236,13 @@ class Transformed(Generic[P, R]):
         if any(found is trace for trace in self._shortened):
             return  # its fast call has refused this time: a strided array, for instance
         executable, known = found.run.executable, self._dependencies
-        if executable is None or found.captured or known is None or len(known) != len(found.depends_on):
+        if (
+            executable is None
+            or found.captured
+            or found.run.donated
+            or known is None
+            or len(known) != len(found.depends_on)
+        ):
             return  # not compiled (debugging), or another thread has just traced anew
         plain = len(leaves) == len(args) and all(map(_is, leaves, args))
         extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
@@ -234,7 +261,13 @@ class Transformed(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {self._name}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By name where a module holds it (as a decorator puts it there), else as its function and its transform."""
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return str(self.__qualname__)
         return Transformed, (self.__wrapped__, self._rewrite)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -275,6 +308,23 @@ class Transformed(Generic[P, R]):
             "by reference": sorted(f"{named[i]}: {a.aval}" for i, a in arrays.items() if i in named),
             "frozen": sorted(f"{a.aval}" for i, a in arrays.items() if i not in named),
         }
+
+    def memory(self, *args: P.args, **kwargs: P.kwargs) -> Memory:
+        """The bytes that a call with these arguments takes. Nothing is compiled or run.
+
+        >>> import numpy as np, wichi
+        >>> wichi.grad(lambda x: np.sum(np.sin(x) ** 2)).memory(np.ones(1000)).outputs
+        8000
+        """
+        leaves, treedef = pytree.flatten((args, kwargs))
+        run = self.find(leaves, treedef).run
+        found = plan(run.graph, run.donated)
+        return Memory(
+            sum(a.size * a.dtype.itemsize for a in found.inputs),
+            sum(c.nbytes for c in found.constants),
+            sum(a.size * a.dtype.itemsize for a in found.outputs),
+            found.arena_bytes,
+        )
 
     def find(self, leaves: list[Any], treedef: pytree.TreeDef, guarded: bool = False) -> CompiledTrace:
         """The trace for these arguments, made if it is not there.
@@ -330,8 +380,9 @@ class Transformed(Generic[P, R]):
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.atoms)))
+        donated = _donations(graph, treedef, self._rewrite.donate_argnums) if outermost else {}
         return CompiledTrace(
-            Runnable(graph), tree, depends_on, traced.captured, guards=tuple(path.answers),
+            Runnable(graph, donated=donated), tree, depends_on, traced.captured, guards=tuple(path.answers),
             passing=path.asked and not path.atoms,
         )  # fmt: skip
 
@@ -379,6 +430,31 @@ def _table(fn: Callable[..., Any], rewrite: Rewrite) -> dict[Any, list[CompiledT
     if code is None:
         return {}
     return _tables.setdefault(code, {}).setdefault(rewrite, {})
+
+
+def _donations(graph: Graph, treedef: pytree.TreeDef, argnums: tuple[int, ...]) -> dict[int, int]:
+    """Which results go into which inputs: each into the first donated one of its type that is still free."""
+    if not argnums:
+        return {}
+    arguments = treedef.children()[0].children()
+    free: list[int] = []
+    for number in argnums:
+        if not -len(arguments) <= number < len(arguments):
+            raise ArgumentError(
+                f"donate_argnums={number}, but there are {len(arguments)} positional arguments.",
+                at=frames.describe(frames.user_where()),
+            )
+        first = sum(a.num_leaves for a in arguments[: number % len(arguments)])
+        free += range(first, first + arguments[number].num_leaves)
+    found: dict[int, int] = {}
+    for k, out in enumerate(graph.outs):
+        for i in free:
+            given = graph.ins[i].aval
+            if given.shape and (given.shape, given.dtype) == (out.aval.shape, out.aval.dtype):
+                found[k] = i
+                free.remove(i)
+                break
+    return found
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class AsItIs:
     """The rewrite of ``jit``, and of transforms that are complete when they are traced: none."""
 
     name: str = "jit"
+    donate_argnums: tuple[int, ...] = ()
 
     def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]:
         return graph, signature.out_tree
@@ -43,6 +44,7 @@ class _Differentiate:
     argnums: int | tuple[int, ...]
     has_aux: bool
     allow_unused: bool
+    donate_argnums: tuple[int, ...] = ()
 
     def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]:
         aux_tree = _scalar_result(self, graph, signature)
@@ -144,13 +146,18 @@ def _unused(kind: _Differentiate, signature: Signature) -> NoReturn:
 
 
 # --- the public functions --------------------------------------------------------------------------------------------
-def jit(fn: Callable[P, R], static_argnums: int | Sequence[int] = ()) -> Transformed[P, R]:
+def jit(
+    fn: Callable[P, R], static_argnums: int | Sequence[int] = (), donate_argnums: int | Sequence[int] = ()
+) -> Transformed[P, R]:
     """``fn``, traced once for each signature and run as native code.
 
     Args:
         fn: a function of trees of arrays (float64, float32, integers, bool; Python numbers are weakly typed 0-d
             values). Python code in it runs while tracing only.
         static_argnums: positional arguments that are plain Python objects, hashable; each value is traced anew.
+        donate_argnums: positional arguments whose arrays may be overwritten: each result is written into the first of
+            their leaves that has its shape and dtype and is still free, and that array is the result. A training step
+            so allocates nothing of the size of its parameters.
 
     Returns:
         a function with the signature of ``fn``; results are fresh ndarrays.
@@ -162,7 +169,11 @@ def jit(fn: Callable[P, R], static_argnums: int | Sequence[int] = ()) -> Transfo
     >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
     np.float64(25.0)
     """
-    return static.transformed(fn, static_argnums, lambda f, _: Transformed(f, AsItIs()))
+    donated = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
+    made: Transformed[P, R] = static.transformed(
+        fn, static_argnums, lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated))))
+    )
+    return made
 
 
 def grad(
@@ -196,7 +207,8 @@ def grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("grad", new, has_aux, allow_unused))
 
-    return static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    return made
 
 
 def value_and_grad(
@@ -218,7 +230,8 @@ def value_and_grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("value_and_grad", new, has_aux, allow_unused))
 
-    return static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    return made
 
 
 def _argnums(argnums: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -10,13 +10,13 @@ import ctypes
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wichi.config import config
-from wichi.errors import IndexRangeError, KernelError, LoopError, SingularError
+from wichi.errors import ArgumentError, IndexRangeError, KernelError, LoopError, SingularError
 from wichi.kernels import cache, interrupts
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
@@ -74,8 +74,8 @@ class Executable:
 
     __slots__ = ("_arenas", "_called", "_door", "native", "plan")
 
-    def __init__(self, graph: Graph) -> None:
-        self.plan: Plan = plan(graph)
+    def __init__(self, graph: Graph, donated: Mapping[int, int] | None = None) -> None:
+        self.plan: Plan = plan(graph, donated)
         self.native = native(self.plan.program)
         self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own
         self._door: Door | None = None
@@ -85,6 +85,8 @@ class Executable:
         if self.plan.interruptible:
             interrupts.raise_if_interrupted()  # a fast call has ended for it, and left the rest to us
         outs = [np.empty(aval.shape, aval.dtype) for aval in self.plan.outputs]
+        if self.plan.donated:
+            return self._into_donated(args, outs)
         if self._door is None or not self._door.run(args, outs):
             if self.plan.interruptible:
                 interrupts.raise_if_interrupted()
@@ -94,6 +96,15 @@ class Executable:
             elif self._door is None:
                 self._door = self.door(())  # worth making from the second call on
         return [x if x.ndim else x[()] for x in outs]
+
+    def _into_donated(self, args: Sequence[Any], outs: list[np.ndarray[Any, Any]]) -> list[Any]:
+        """The results, those that were donated in the arrays given for them."""
+        check_donated(args, [i for _, i in self.plan.donated])
+        self._run(args, outs)
+        own = dict(self.plan.donated)
+        rest = iter(outs)
+        found = [args[own[k]] if k in own else next(rest) for k in range(len(own) + len(outs))]
+        return [x if x.ndim or k in own else x[()] for k, x in enumerate(found)]
 
     def door(self, dependencies: Sequence[tuple[Dependency, Any]]) -> Door | None:
         """The fast way in, open while ``dependencies`` have the values given with them; None where there is none."""
@@ -123,6 +134,32 @@ class Executable:
             return self._arenas.pop()
         except IndexError:
             return np.empty(self.plan.arena_bytes + 64, np.uint8)
+
+
+def check_donated(args: Sequence[Any], donated: Sequence[int]) -> None:
+    """Raise where an array cannot be written, or is given twice.
+
+    Raises:
+        ArgumentError: a donated argument is no plain, contiguous, writable array, or shares memory with another.
+    """
+    at = frames.describe(frames.user_where())
+    for i in donated:
+        x = args[i]
+        if type(x) is not np.ndarray or not (x.flags.c_contiguous and x.flags.aligned and x.flags.writeable):
+            raise ArgumentError(
+                f"A donated argument is {type(x).__name__}, or not contiguous and writable.",
+                at=at,
+                because="the result is written into its memory",
+                fix="np.ascontiguousarray(x), or leave it out of donate_argnums",
+            )
+        for k, other in enumerate(args):
+            if k != i and isinstance(other, np.ndarray) and other.size and np.may_share_memory(x, other):
+                raise ArgumentError(
+                    "A donated array shares memory with another argument.",
+                    at=at,
+                    because="a result is written into it while the other may still be read",
+                    fix="copy one of them: x.copy()",
+                )
 
 
 def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

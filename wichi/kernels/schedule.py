@@ -9,7 +9,7 @@ Matrix products and primitives that write their own loops are steps of their own
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,11 +47,12 @@ class Plan:
     scalars: np.ndarray[Any, Any]
     inputs: tuple[Aval, ...]
     constants: tuple[np.ndarray[Any, Any], ...]  # read by reference at each call
-    outputs: tuple[Aval, ...]
+    outputs: tuple[Aval, ...]  # those that are arrays of their own
     arena_bytes: int
     failures: tuple[tuple[str, Eqn], ...]  # status k + 1: what failed, and in which equation
     steps: tuple[Step, ...]  # the equations of each nest, for people
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
+    donated: tuple[tuple[int, int], ...]  # results written into inputs: (the result's place, the input's)
     homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
 
     @property
@@ -69,9 +70,9 @@ def holds_equations(eqn: Eqn) -> bool:
     return isinstance(eqn.prim.kernel, Inline)
 
 
-def plan(graph: Graph) -> Plan:
-    """Decide how ``graph`` runs."""
-    return _Planner(graph).plan()
+def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
+    """Decide how ``graph`` runs. ``donated``: results that are written into the memory of inputs."""
+    return _Planner(graph).plan(donated or {})
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class _Planner:
     sizes: list[int] = field(default_factory=list)
     scalars: list[Any] = field(default_factory=list)
 
-    def plan(self) -> Plan:
+    def plan(self, donated: Mapping[int, int]) -> Plan:
         self.graph = expanded(self.graph, holds_equations)
         for var in self.graph.ins:
             self._in_memory(var, -1)
@@ -98,8 +99,13 @@ class _Planner:
         for eqn in self.graph.eqns:
             self._place(eqn)
         outs = self._outputs()
+        targets = {out: self._donate(outs[out], self.graph.ins[i]) for out, i in donated.items()}
         needed, last_use = self._needed(outs)
-        buffers, arena_bytes, slots = self._buffers(outs, needed, last_use)
+        needed |= {self.layouts[v].buffer for v in targets.values()}
+        fresh = [o for k, o in enumerate(outs) if k not in donated]
+        buffers, arena_bytes, slots = self._buffers(
+            fresh, needed, last_use, {self.layouts[targets[k]].buffer: self.graph.ins[i] for k, i in donated.items()}
+        )
         shared = _Shared(self.sizes, self.scalars, buffers, arena_bytes)
         bases = {b: Layout(slot, buffers[slot].dtype, (), ()) for b, slot in slots.items()}
         nests = []
@@ -108,20 +114,49 @@ class _Planner:
             writer = Writer(self.sizes, self.scalars, shared)
             self.write_step(writer, shared, number, needed, bases)
             nests.append(writer.nest())
-        arguments = len(self.graph.ins) + len(self.constants) + len(outs)
+        arguments = len(self.graph.ins) + len(self.constants) + len(fresh)
         return Plan(
             Program(tuple(nests), tuple(buffers), arguments),
             np.array(self.sizes or [0], np.int64),
             _words(self.scalars),
             tuple(v.aval for v in self.graph.ins),
             tuple(c.value for c in self.constants),
-            tuple(o.aval for o in outs),
+            tuple(o.aval for o in fresh),
             shared.arena_bytes,
             tuple(shared.failures),
             tuple(self.steps),
             tuple(self.scalars),
-            tuple([self.home[buffer] for buffer in slots] + [None] * (len(buffers) - len(slots))),
+            tuple(donated.items()),
+            self._homes(slots, len(buffers)),
         )
+
+    def _homes(self, slots: dict[int, int], count: int) -> tuple[Atom | None, ...]:
+        """The value that each buffer of the program was made for."""
+        found: list[Atom | None] = [None] * count
+        for buffer, slot in slots.items():
+            found[slot] = found[slot] if found[slot] is not None else self.home[buffer]
+        return tuple(found)
+
+    def _donate(self, out: Var, target: Var) -> Var:
+        """The value that is written into the memory of the input ``target``: ``out``, or a copy of it made last.
+
+        ``out`` itself can be if nothing reads the input after the nest that computes it, and that nest reads the input
+        only at the element that it writes.
+        """
+        buffer, made = self.layouts[target].buffer, self.ready[out]
+        step = self.steps[made]
+        fits = step.shape == target.aval.shape and self.inside.get(out) == made
+        for number, other in enumerate(self.steps):
+            for eqn in other.eqns:
+                for atom in eqn.ins:
+                    if atom in self.layouts and self.layouts[atom].buffer == buffer:
+                        fits = fits and (number < made or (number == made and atom is target))
+        if fits and self.home[self.layouts[out].buffer] is out:
+            return out
+        last = Var(out.aval)
+        self.steps.append(Step([Eqn(copy, (out,), {}, (last,))], out.aval.shape))
+        self._in_memory(last, len(self.steps) - 1)
+        return last
 
     def inline(
         self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None], carried: dict[int, int]
@@ -317,9 +352,12 @@ class _Planner:
         return type(atom) is Var and self.inside.get(atom) == number and atom.aval.shape == step.shape
 
     def _buffers(
-        self, outs: Sequence[Var], needed: set[int], last_use: dict[int, int]
+        self, outs: Sequence[Var], needed: set[int], last_use: dict[int, int], into: Mapping[int, Var]
     ) -> tuple[list[Buffer], int, dict[int, int]]:
-        """Arguments for inputs, constants and outputs; for the rest first fit in the arena, by lifetime."""
+        """Arguments for inputs, constants and outputs; for the rest first fit in the arena, by lifetime.
+
+        ``into``: buffers that have the memory of an input.
+        """
         arguments = {self.layouts[a].buffer: i for i, a in enumerate([*self.graph.ins, *self.constants, *outs])}
         arena = _Arena()
         buffers: list[Buffer] = []
@@ -329,7 +367,7 @@ class _Planner:
             ending.setdefault(step, []).append(buffer)
         born: dict[int, list[int]] = {}
         for buffer in sorted(needed):
-            if buffer not in arguments:
+            if buffer not in arguments and buffer not in into:
                 born.setdefault(self.ready[self.home[buffer]], []).append(buffer)
         offsets: dict[int, int] = {}
         for number in range(len(self.steps)):
@@ -341,6 +379,9 @@ class _Planner:
                     arena.give_back(offsets[buffer])
         for buffer in sorted(needed | set(arguments)):
             dtype = self.home[buffer].aval.dtype
+            if buffer in into:  # inputs come first, so theirs is there already
+                slots[buffer] = slots[self.layouts[into[buffer]].buffer]
+                continue
             slots[buffer] = len(buffers)
             if buffer in arguments:
                 buffers.append(Buffer(dtype, argument=arguments[buffer]))
