@@ -2,6 +2,7 @@
 
 from wichi import cache, errors, nn, numpy, optim, pytree, scipy, testing, utils
 from wichi.batching import vmap
+from wichi.cinterface import cfunc, export
 from wichi.config import config
 from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from wichi.custom import checkpoint, custom_jvp, custom_vjp, products_saveable
