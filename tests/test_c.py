@@ -99,7 +99,7 @@ int main(void) {
 
 def model(p):
     data = np.linspace(0.0, 1.0, 40)
-    p = wichi.while_loop(lambda q: np.sum(q**2) < 4.0, lambda q: q * 1.3, p)  # asks no interpreter whether to go on
+    p = wichi.while_loop(lambda q: np.sum(q**2) < 4.0, lambda q: q * 1.0001, p)  # asks no interpreter whether to go on
     last = wichi.scan(lambda c, x: (np.sin(c) * x + p[0], None), p[1], data)[0]
     return np.sum(np.exp(p) * np.arange(5.0)) * last
 

@@ -44,9 +44,9 @@ def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
     """An object file with the C function ``name`` (style "pointers"). BLAS stays open, under Fortran's names."""
     module = ir.Module(name)
     program = emit_program(module, plan.program, blas_integer_bits=32)
-    sizes, numbers = (
-        _words(module, f"{name}.{what}", x) for what, x in (("sizes", plan.sizes), ("numbers", plan.scalars))
-    )
+    scalars = plan.scalars.copy()
+    scalars[[i for i, x in enumerate(plan.numbers) if x is INTERRUPT_CHECK]] = 0  # an address of this process
+    sizes, numbers = _words(module, f"{name}.sizes", plan.sizes), _words(module, f"{name}.numbers", scalars)
     held = [_words(module, f"{name}.array{i}", dense(x, x.dtype)) for i, x in enumerate(plan.constants)]
 
     def call(b: ir.IRBuilder, table: Any) -> Any:
