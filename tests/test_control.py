@@ -241,6 +241,25 @@ def test_another_length_compiles_nothing():
     assert program.compile_count == before
 
 
+def test_products_that_share_memory_are_read_anew():
+    """Intermediate values of one shape share memory in a body: none may be taken for another."""
+    rng = np.random.default_rng(0)
+    rows, g = rng.normal(size=(6, 30)), rng.normal(size=30)
+
+    def body(c, _):
+        for k in range(6):
+            c = c - 0.1 * (rows[k] @ c) * rows[k]
+        return c, rows[0] @ c + (rows[1] @ c) * (rows[2] @ c)
+
+    last, ys = wichi.scan(body, g, None, 4)
+    c, expected = g, []
+    for _ in range(4):
+        c, y = body(c, None)
+        expected.append(y)
+    close(last, c)
+    close(ys, np.array(expected))
+
+
 def test_no_rounds():
     last, ys = wichi.scan(lambda c, x: (c * x, c), 2.0, np.zeros(0))
     assert last == 2.0

@@ -1,6 +1,6 @@
 """Give wichi a NumPy function; it gives back the compiled value and gradient."""
 
-from wichi import cache, errors, nn, numpy, optim, pytree, scipy, testing, utils
+from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, testing, utils
 from wichi.batching import vmap
 from wichi.cinterface import cfunc, export
 from wichi.config import config

@@ -38,6 +38,7 @@ def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:
                 out.dtype,
             )
         )
+        k.forget(out.buffer)
 
 
 def fits_blas(layout: Layout) -> bool:

@@ -363,8 +363,12 @@ class Writer:
 
     def _store(self, layout: Layout, index: Index, value: Scalar, op: str | None = None) -> None:
         self.put(Store(layout.buffer, index, value.id, op))
+        self.forget(layout.buffer)
+
+    def forget(self, buffer: int) -> None:
+        """What was loaded from a buffer before it was written is old. Whoever writes without ``store`` says so."""
         for loaded in self._loaded:
-            loaded.pop(layout.buffer, None)
+            loaded.pop(buffer, None)
 
     def store(self, layout: Layout, at: Sequence[Scalar], value: Scalar) -> None:
         self._store(layout, self.index(layout, at), value)
@@ -425,8 +429,7 @@ class Writer:
     def grow(self, tape: Layout, row: Scalar) -> Scalar:
         out = self.fresh(BOOL)
         self.put(Grow(out.id, tape.buffer, row.id, self.size(tape.shape[1], (tape, "width"))))
-        for loaded in self._loaded:
-            loaded.pop(tape.buffer, None)
+        self.forget(tape.buffer)
         return out
 
     def shaped_row(self, tape: Layout, row: Scalar, shape: tuple[int, ...], literal: bool) -> Layout:
