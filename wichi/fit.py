@@ -78,8 +78,8 @@ def least_squares_batch(
         ShapeError: the batches differ in length.
         ArgumentError: more than 16 parameters.
 
-    K. Madsen, H. B. Nielsen, O. Tingleff, "Methods for non-linear least squares problems", 2004, with Marquardt's
-    scaling.
+    K. Madsen, H. B. Nielsen, O. Tingleff, "Methods for non-linear least squares problems", 2004, section 3.2,
+    with MINPACK's scaling.
 
     >>> import numpy as np, wichi
     >>> t = np.linspace(0, 4, 32)
@@ -192,35 +192,44 @@ def _levenberg_marquardt(r: Callable[[Any], Any], p0: Any, tolerance: float, max
         return 0.5 * wnp.sum(v * v)
 
     def goes_on(state: Any) -> Any:
-        return (state[3] == UNFINISHED) & (state[4] < max_rounds)
+        return (state["status"] == UNFINISHED) & (state["rounds"] < max_rounds)
 
     def step(state: Any) -> Any:
-        p, cost, damping, _, rounds = state
+        p, cost, damping = state["p"], state["cost"], state["damping"]
         slopes, value = jacfwd(r)(p), r(p)
         normal, gradient = slopes.T @ slopes, value @ slopes
         size = gradient.shape[0]
         diagonal = wnp.stack([normal[i, i] for i in range(size)])
+        # The largest scale that a parameter has had, as in MINPACK: it keeps fits out of valleys at infinity.
+        scale = wnp.maximum(state["scale"], diagonal)
         # A parameter without effect has a zero there: 1 keeps the equations regular, and leaves it where it is.
-        scale = wnp.where(diagonal > 0.0, diagonal, 1.0)
-        change, regular = _cholesky_solve(normal + damping * (scale[:, None] * np.eye(size)), -gradient)
+        positive = wnp.where(scale > 0.0, scale, 1.0)
+        change, regular = _cholesky_solve(normal + damping * (positive[:, None] * np.eye(size)), -gradient)
         new = p + change
         new_cost = half_square(r(new))
-        better = regular & (new_cost < cost)
+        predicted = 0.5 * (change @ (damping * positive * change - gradient))
+        gain = (cost - new_cost) / wnp.where(predicted > 0.0, predicted, 1.0)
+        better = regular & (new_cost < cost) & (gain > 1e-4)
         small = wnp.max(wnp.abs(gradient)) <= tolerance * wnp.maximum(cost, 1e-300)
-        predicted = 0.5 * (change @ (damping * scale * change - gradient))
         flat_cost = regular & (predicted <= tolerance * cost)
         short = regular & (wnp.sum(change * change) <= tolerance**2 * (wnp.sum(p * p) + tolerance**2))
         stuck = damping > 1e14
         status = wnp.where(short, STEP, wnp.where(stuck, wnp.where(regular, STEP, SINGULAR), UNFINISHED))
         status = wnp.where(small, GRADIENT, wnp.where(flat_cost, COST, status))
-        return (
-            wnp.where(better, new, p), wnp.where(better, new_cost, cost),
-            wnp.where(better, wnp.maximum(damping * 0.2, 1e-14), damping * 5.0), status, rounds + 1,
-        )  # fmt: skip
+        eased = damping * wnp.maximum(1.0 / 3.0, 1.0 - (2.0 * wnp.clip(gain, 0.0, 2.0) - 1.0) ** 3)
+        return {
+            "p": wnp.where(better, new, p), "cost": wnp.where(better, new_cost, cost), "scale": scale,
+            "damping": wnp.where(better, wnp.maximum(eased, 1e-14), damping * state["raise"]),
+            "raise": wnp.where(better, 2.0, state["raise"] * 2.0), "status": status, "rounds": state["rounds"] + 1,
+        }  # fmt: skip
 
     first = half_square(r(p0))
-    begin = wnp.where(wnp.isfinite(first), UNFINISHED, NOT_FINITE)
-    p, cost, _, status, rounds = control.while_loop(goes_on, step, (p0, first, 1e-3, begin, np.int64(0)))
+    begin = {
+        "p": p0, "cost": first, "scale": wnp.zeros(p0.shape), "damping": 1e-2, "raise": 2.0,
+        "status": wnp.where(wnp.isfinite(first), UNFINISHED, NOT_FINITE), "rounds": np.int64(0),
+    }  # fmt: skip
+    end = control.while_loop(goes_on, step, begin)
+    p, cost, status, rounds = end["p"], end["cost"], end["status"], end["rounds"]
     slopes = jacfwd(r)(p)
     count, size = slopes.shape
     normal = slopes.T @ slopes
