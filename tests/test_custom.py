@@ -156,3 +156,74 @@ class TestCheckpoint:
 
         found = wichi.grad(lambda w: f(w, wichi.checkpoint))(w)
         np.testing.assert_allclose(found, wichi.grad(lambda w: f(w, lambda b: b))(w), rtol=1e-12)
+
+
+class TestBlackBox:
+    @staticmethod
+    def cube(calls=None):
+        def fun(x):
+            assert type(x) in (np.ndarray, np.float64)
+            if calls is not None:
+                calls.append(1)
+            return np.asarray([v**3 for v in np.ravel(x)]).reshape(np.shape(x))
+
+        box = wichi.primitive(fun)
+        square = wichi.primitive(lambda x: np.asarray(x) ** 2)
+        square.defvjp(lambda x: (square(x), x), lambda x, ct: (2 * x * ct,))
+        box.defvjp(lambda x: (box(x), x), lambda x, ct: (3 * square(x) * ct,))
+        return box
+
+    def test_in_every_transform(self):
+        cube, x = self.cube(), np.array([1.0, 2.0, -3.0])
+        np.testing.assert_allclose(cube(x), x**3)
+        f = lambda x: np.sum(np.sin(cube(x * 1.0)))  # noqa: E731
+        g = lambda x: np.cos(x**3) * 3 * x**2  # noqa: E731
+        for _ in range(3):
+            np.testing.assert_allclose(wichi.jit(f)(x), f(x))
+            np.testing.assert_allclose(wichi.grad(f)(x), g(x))
+        xs = np.stack([x, 2 * x])
+        np.testing.assert_allclose(wichi.vmap(wichi.grad(f))(xs), g(xs))
+        np.testing.assert_allclose(
+            wichi.hessian(f)(x), np.diag(-np.sin(x**3) * 9 * x**4 + np.cos(x**3) * 6 * x), rtol=1e-10
+        )
+        last = wichi.scan(lambda c, _: (cube(c) * 0.5, None), x, None, 3)[0]
+        expected = x
+        for _ in range(3):
+            expected = expected**3 * 0.5
+        np.testing.assert_allclose(last, expected)
+
+    def test_it_is_called_when_the_program_runs(self):
+        calls = []
+        f = wichi.jit(self.cube(calls))
+        before = len(calls)
+        for _ in range(5):
+            f(np.ones(2))
+        assert len(calls) - before == 5
+
+    def test_other_results(self):
+        stats = wichi.primitive(lambda x: {"n": x.size, "s": x.sum()}, result=lambda x: {"n": 0, "s": 0.0})
+        stats.defvjp(lambda x: (stats(x), x), lambda x, ct: (ct["s"] * np.ones(4),))
+        found = wichi.jit(lambda x: stats(x[::2]))(np.arange(8.0))
+        assert found["n"] == 4
+        assert found["s"] == 12.0
+        np.testing.assert_array_equal(wichi.grad(lambda x: stats(x)["s"])(np.arange(4.0)), 1.0)
+
+    def test_what_it_raises_passes_through(self):
+        def angry(x):
+            if np.any(x > 5):
+                raise LookupError("too large for my table")
+            return x
+
+        box = wichi.primitive(angry)
+        box.defvjp(lambda x: (box(x), None), lambda _, ct: (ct,))
+        f = wichi.jit(lambda x: box(x) * 2.0)
+        for _ in range(3):
+            with pytest.raises(LookupError, match="too large for my table"):
+                f(np.array([6.0]))
+            assert f(np.array([1.0])) == 2.0
+
+    def test_another_shape_than_promised(self):
+        box = wichi.primitive(lambda x: x[:1])
+        box.defvjp(lambda x: (box(x), None), lambda _, ct: (ct,))
+        with pytest.raises(wichi.errors.ShapeError, match=r"shape \(1,\) where f64\[3\] was promised"):
+            wichi.jit(lambda x: box(x))(np.ones(3))

@@ -17,7 +17,7 @@ from wichi.trace.primitive import Primitive, aval_of
 from wichi.trace.tracer import trace
 
 # Tested in test_control.py and test_custom.py: what they do is what the graphs in them do.
-_HOLD_GRAPHS = {"call", "cond", "custom", "scan", "while", "while_pullback"}
+_HOLD_GRAPHS = {"host", "call", "cond", "custom", "scan", "while", "while_pullback"}
 CASES = [
     (name, number, args, params)
     for name, prim in sorted(Primitive.table.items())
@@ -160,11 +160,13 @@ def test_batching_equals_the_loop(case: Any) -> None:
         got = evaluate(check(batch.vmap(graph, batched, size)), *full)
         for k in range(size):
             want = evaluate(graph, *[a[k] if b else a for a, b in zip(full, batched, strict=True)])
-            np.testing.assert_allclose(got[0][k], want[0], rtol=1e-13)
+            # A product of one matrix and a batch is one larger product, whose sums run in another order.
+            rtol = 3e-6 if want[0].dtype == np.float32 else 1e-12
+            np.testing.assert_allclose(got[0][k], want[0], rtol=rtol, atol=1e-14 if rtol < 1e-6 else 1e-6)
 
 
 def test_every_primitive_has_samples_and_one_derivative() -> None:
     for prim in Primitive.table.values():
-        assert prim.samples is not None, prim.name
-        rules = [r for r in (prim.partials, prim.transpose, prim.jvp) if r is not None]
+        assert (prim.samples is not None) != (prim.name in _HOLD_GRAPHS), prim.name
+        rules = [r for r in (prim.partials, prim.transpose, prim.jvp, prim.whole) if r is not None]
         assert len(rules) == prim.differentiable, prim.name

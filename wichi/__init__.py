@@ -5,7 +5,7 @@ from wichi.batching import vmap
 from wichi.cinterface import cfunc, export
 from wichi.config import config
 from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
-from wichi.custom import checkpoint, custom_jvp, custom_vjp, products_saveable
+from wichi.custom import checkpoint, custom_jvp, custom_vjp, primitive, products_saveable
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError

@@ -74,7 +74,7 @@ def scan(
     def one(*values: Any) -> tuple[list[Any], list[Any], pytree.TreeDef]:
         carry = pytree.unflatten(tree, values[: len(carries)])
         answer = f(carry, pytree.unflatten(row_tree, values[len(carries) :]))
-        if not isinstance(answer, tuple) or len(answer) != 2:
+        if type(answer) not in (tuple, list) or len(answer) != 2:
             raise LoopError(
                 f"The body of scan must return a pair (carry, y); it returned {type(answer).__name__}.",
                 at=frames.describe(frames.user_where()),

@@ -13,7 +13,7 @@ from wichi import pytree
 from wichi.compiled import leaf_aval
 from wichi.control import as_typed, bind_graph, with_consts
 from wichi.errors import ArgumentError
-from wichi.trace import calls, frames
+from wichi.trace import callbacks, calls, frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost
 from wichi.trace.ir import Aval, Eqn
@@ -239,6 +239,52 @@ def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return args
     bound.apply_defaults()
     return bound.args
+
+
+# --- primitive: a black box -----------------------------------------------------------------------------------------
+def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None) -> custom_vjp:
+    """A Python function that wichi does not look into, with a rule of yours.
+
+    Args:
+        fun: takes and answers trees of plain arrays; it is called as it is, also from compiled code (which takes the
+            GIL for it). It must be pure: how often it is called is not said.
+        result: ``result(*args)`` on arrays of zeros answers a tree of the shapes and dtypes of what ``fun`` answers;
+            by default that is like the first argument.
+
+    Returns:
+        a function to which ``defvjp`` (as ``custom_vjp`` has it) gives a rule; rules may call other primitives. Works
+        under ``jit``, ``grad`` and ``vmap`` (entry by entry), and ``hessian`` where the rule can be differentiated.
+
+    Raises:
+        ShapeError: ``fun`` answers another shape than was promised. What ``fun`` raises passes through.
+
+    >>> import numpy as np, wichi
+    >>> cube = wichi.primitive(lambda x: np.asarray([v**3 for v in x]))
+    >>> cube.defvjp(lambda x: (cube(x), x), lambda x, ct: (3 * x**2 * ct,))
+    >>> wichi.grad(lambda x: np.sum(cube(x)))(np.array([1.0, 2.0]))
+    array([ 3., 12.])
+    """
+
+    @functools.wraps(fun)
+    def boxed(*args: Any) -> Any:
+        leaves, tree = pytree.flatten(args)
+        if not is_tracing():
+            return fun(*args)
+        avals = [leaf_aval(x)._replace(weak=False) for x in leaves]
+        zeros = pytree.unflatten(tree, [np.zeros(a.shape, a.dtype)[()] for a in avals])
+        models, out_tree = pytree.flatten(zeros[0] if result is None else result(*zeros))
+
+        def flat(*values: Any) -> list[Any]:
+            found, found_tree = pytree.flatten(fun(*pytree.unflatten(tree, values)))
+            if found_tree != out_tree:
+                raise ArgumentError(f"{fun.__name__} answered the tree {found_tree} where {out_tree} was promised.")
+            return found
+
+        function = callbacks.HostFunction(flat, avals, [leaf_aval(x)._replace(weak=False) for x in models])
+        operands = [as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]
+        return pytree.unflatten(out_tree, callbacks.host(*operands, function=function))
+
+    return custom_vjp(boxed)
 
 
 # --- checkpoint ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from wichi.kernels.loops import (
     Free,
     Gemm,
     Grow,
+    HostCall,
     Index,
     Library,
     Literal,
@@ -76,7 +77,7 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
             _NestEmitter(module, nest, program, blas_integer_bits).function,
             [*(pointers[b] for b in nest.buffers), sizes, numbers],
         )
-        if any(isinstance(s, Check | Poll | Tape | Library) for s in walk(nest.body)):
+        if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
                 builder.ret(status)
     builder.ret(_I64(0))
@@ -529,6 +530,18 @@ class _NestEmitter:
             with b.if_then(b.and_(bad, b.icmp_signed("==", b.load(self.status), _I64(0))), likely=False):
                 b.store(_I64(s.status), self.status)
 
+    def host_call(self, s: HostCall) -> None:
+        b = self.builder
+        with b.goto_entry_block():
+            table = b.alloca(_I64, len(s.arguments))
+        for i, place in enumerate(s.arguments):
+            b.store(b.ptrtoint(self._place(place.buffer, place.at)[0], _I64), b.gep(table, [_I64(i)]))
+        address = b.load(b.gep(self.numbers, [_I64(s.slot)], inbounds=True))
+        function = b.inttoptr(address, ir.FunctionType(_I64, [_WORDS]).as_pointer())
+        with b.if_then(b.icmp_signed("==", b.load(self.status), _I64(0))):  # not after a failure
+            answer = b.call(function, [table])
+            b.store(b.select(b.icmp_signed("!=", answer, _I64(0)), _I64(s.status), _I64(0)), self.status)
+
     def load_integer(self, s: LoadInteger) -> None:
         b = self.builder
         place = self.values[s.index.terms[0][0]] if s.index.terms else _I64(0)
@@ -575,6 +588,8 @@ def _extents(s: Statement) -> list[Extent]:
         return [s.extent]
     if isinstance(s, Grow):
         return [s.width]
+    if isinstance(s, HostCall):
+        return [e for p in s.arguments for e in (p.at.offset, *(x for _, x in p.at.terms))]
     if isinstance(s, Library):
         at = [e for p in s.arguments if isinstance(p, Place) for e in (p.at.offset, *(x for _, x in p.at.terms))]
         return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
@@ -591,4 +606,5 @@ _EMIT: dict[type, Callable[[_NestEmitter, Any], None]] = {
     Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm, While: _NestEmitter.repeat,
     Branch: _NestEmitter.branch, Poll: _NestEmitter.poll, Tape: _NestEmitter.tape, Grow: _NestEmitter.grow,
     Free: _NestEmitter.free, Library: _NestEmitter.library, LoadInteger: _NestEmitter.load_integer,
+    HostCall: _NestEmitter.host_call,
 }  # fmt: skip

@@ -265,6 +265,18 @@ class Value:
     id: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """Call the function whose address is run-time scalar ``slot`` with an array of these addresses.
+
+    If it answers other than 0, the program fails with ``status``.
+    """
+
+    slot: int
+    arguments: tuple[Place, ...]
+    status: int
+
+
 INTERRUPTED = -1
 
 Statement = (
@@ -290,6 +302,7 @@ Statement = (
     | Gemm
     | Library
     | LoadInteger
+    | HostCall
 )
 
 

@@ -179,6 +179,10 @@ def _failed(what: str, eqn: Eqn) -> None:
             because="an index i of an axis of n must satisfy -n <= i < n",
             fix="clip it first, for instance np.clip(i, 0, n - 1)",
         )
+    if what == "host":
+        error = eqn.params["function"].error()
+        if error is not None:
+            raise error
     if what in ("singular", "definite"):
         fault = "is singular" if what == "singular" else "is not positive definite"
         raise SingularError(f"{eqn.prim.name}: a matrix {fault}.", at=where)

@@ -23,6 +23,7 @@ from wichi.kernels.product import fits_blas, write_product
 from wichi.kernels.registers import fits_registers, write_registers
 from wichi.kernels.writer import INTERRUPT_CHECK, Writer
 from wichi.ops.shaping import copy
+from wichi.trace.callbacks import HostFunction
 from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var, expanded
 from wichi.trace.primitive import Inline, Loops, Pointwise, Product, Reduction, View
 
@@ -57,8 +58,8 @@ class Plan:
 
     @property
     def interruptible(self) -> bool:
-        """Whether there is a loop that may not end."""
-        return any(x is INTERRUPT_CHECK for x in self.numbers)
+        """Whether there is a loop that may not end, or a Python function that may take its time."""
+        return any(x is INTERRUPT_CHECK or isinstance(x, HostFunction) for x in self.numbers)
 
     def bytes_touched(self) -> int:
         """The memory of inputs, captured arrays, outputs and the arena."""
@@ -502,5 +503,7 @@ def _words(scalars: Sequence[Any]) -> np.ndarray[Any, Any]:
     for word, value in zip(words.view((np.uint8, 8)), scalars, strict=False):
         if value is INTERRUPT_CHECK:
             value = np.int64(interrupts.address())
+        elif isinstance(value, HostFunction):
+            value = np.int64(value.address)
         word[: value.dtype.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
     return words

@@ -27,6 +27,7 @@ from wichi.kernels.loops import (
     Free,
     Gemm,
     Grow,
+    HostCall,
     Index,
     Library,
     Literal,
@@ -48,7 +49,6 @@ from wichi.kernels.loops import (
     walk,
 )  # fmt: skip
 from wichi.kernels.schedule import Plan, plan
-from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.ir import Graph
 from wichi.trace.show import Names, equation, text
 
@@ -407,6 +407,9 @@ class _PythonWriter:
         self.settle()
         self.line(f"{s.name}({', '.join(args)})")
 
+    def host_call(self, s: HostCall) -> None:
+        self.line('raise NotImplementedError("a Python function of the user stands here")')
+
     def load_integer(self, s: LoadInteger) -> None:
         self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]")
 
@@ -434,7 +437,7 @@ def _number(value: Any) -> str:
 
 
 def _scalar(x: Any) -> str:
-    return "None" if x is INTERRUPT_CHECK else f"np.{x.dtype.name}({_number(x.item())})"
+    return "None" if not isinstance(x, np.generic) else f"np.{x.dtype.name}({_number(x.item())})"
 
 
 def _extent(extent: Extent) -> str:
@@ -449,4 +452,5 @@ _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,
     Tape: _PythonWriter.tape, Grow: _PythonWriter.grow, Free: _PythonWriter.free,
     Library: _PythonWriter.library, LoadInteger: _PythonWriter.load_integer,
+    HostCall: _PythonWriter.host_call,
 }  # fmt: skip

@@ -12,11 +12,13 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from wichi.errors import ArgumentError
 from wichi.kernels import link
 from wichi.kernels.emit import emit_program
 from wichi.kernels.program import dense
 from wichi.kernels.schedule import Plan
 from wichi.kernels.writer import INTERRUPT_CHECK
+from wichi.trace.callbacks import HostFunction
 
 _I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 _BYTES = _I8.as_pointer()
@@ -42,6 +44,11 @@ def assemble_call(plan: Plan, entry: int, style: str) -> Any:
 
 def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
     """An object file with the C function ``name`` (style "pointers"). BLAS stays open, under Fortran's names."""
+    if any(isinstance(x, HostFunction) for x in plan.numbers):
+        raise ArgumentError(
+            "export: the function calls a Python function (wichi.primitive), which a C program has not.",
+            fix="write it with NumPy's functions",
+        )
     module = ir.Module(name)
     program = emit_program(module, plan.program, blas_integer_bits=32)
     scalars = plan.scalars.copy()

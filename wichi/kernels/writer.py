@@ -28,6 +28,7 @@ from wichi.kernels.loops import (
     Extent,
     Free,
     Grow,
+    HostCall,
     Index,
     Library,
     Literal,
@@ -473,6 +474,15 @@ class Writer:
             return Value(x.id) if isinstance(x, Scalar) else x if isinstance(x, str) else self.size(x)
 
         self.put(Library(name, dtype, tuple(map(given, arguments)), status))
+        for loaded in self._loaded:
+            loaded.clear()
+
+    def host_call(self, function: Any, layouts: Sequence[Layout], status: int) -> None:
+        """Call a Python function (``wichi.trace.callbacks.HostFunction``) on dense memory."""
+        zero = self.constant(0)
+        self.scalars.append(function)
+        places = tuple(Place(x.buffer, self.index(x, [zero] * len(x.shape))) for x in layouts)
+        self.put(HostCall(len(self.scalars) - 1, places, status))
         for loaded in self._loaded:
             loaded.clear()
 

@@ -125,19 +125,19 @@ class MaskedPart:
         safe = where(mask, self.value, np.ones((), self.value.dtype))
         return MaskedPart(getattr(safe, name)(other), self.mask)
 
-    def __iadd__(self, other: Any) -> MaskedPart:
+    def __iadd__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
         return self._changed("__add__", other)
 
-    def __isub__(self, other: Any) -> MaskedPart:
+    def __isub__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
         return self._changed("__sub__", other)
 
-    def __imul__(self, other: Any) -> MaskedPart:
+    def __imul__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
         return self._changed("__mul__", other)
 
-    def __itruediv__(self, other: Any) -> MaskedPart:
+    def __itruediv__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
         return self._changed("__truediv__", other)
 
-    def __ipow__(self, other: Any) -> MaskedPart:
+    def __ipow__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
         return self._changed("__pow__", other)
 
     def refuse(self, *args: Any, **kwargs: Any) -> Any:

@@ -93,7 +93,7 @@ def _plain(tree: Any) -> Any:
 def _bound(bound: Any, unravel: Unraveller, side: int) -> Any:
     missing = np.inf if side else -np.inf
     if bound is None or np.isscalar(bound):
-        return np.full(unravel.size, missing if bound is None else float(bound))
+        return np.full(unravel.size, missing if bound is None else np.asarray(bound, float))
     whole = pytree.unflatten(unravel.tree, [np.zeros(a.shape) for a in unravel.avals])
     try:
         spread = pytree.spread_prefix(bound, whole)
