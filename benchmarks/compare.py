@@ -167,9 +167,14 @@ def processor() -> str:
         return platform.processor()
 
 
-def main(out: Path = Path("out")) -> None:
+def pin() -> None:
+    """Keep this process, and the threads it starts, on one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def main(out: Path = Path("out")) -> None:
+    pin()
     print(f"{processor()}, one core, {time.strftime('%Y-%m-%d')}; value and gradient, best of many, taking turns\n")
     print("| workload | wichi | JAX jit | PyTorch eager | autograd | BLAS alone |\n|---|---|---|---|---|---|")
     rows = {}

@@ -2,6 +2,7 @@
 
     make bench        everything
     make bench ROWS="import compile call"   compare: beside JAX, PyTorch and autograd
+                                           loops: scans, Hessians, batches of fits
 
 Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
 the machine is shared; ratios are what to quote.
@@ -121,7 +122,16 @@ def row_compare() -> None:
     main()
 
 
-ROWS = {"import": row_import, "compile": row_compile, "call": row_call, "compare": row_compare}
+def row_loops() -> None:
+    """Loops, Hessians and batches of small problems, beside JAX, PyTorch and SciPy."""
+    from benchmarks.loops import main
+
+    main()
+
+
+ROWS = {
+    "import": row_import, "compile": row_compile, "call": row_call, "compare": row_compare, "loops": row_loops,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ROWS:

@@ -179,7 +179,10 @@ def _over_batch(
     with ThreadPoolExecutor(max(1, min(threads, os.cpu_count() or 1))) as pool:
         rest: Any = pool.map(run, chunks[1:])
         if progress:
-            from tqdm import tqdm
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                raise ArgumentError("progress=True needs tqdm.", fix="pip install tqdm") from None
 
             rest = tqdm(rest, total=len(chunks), initial=1, desc=getattr(named, "__name__", "fit"))
         found += rest
