@@ -87,9 +87,21 @@ def swap(x, v):
         x[i], x[i + 1] = x[i + 1] * v, x[i] * 1.0
 
 
+def overlapping(x, v):
+    x[1:] = x[:-1]
+    x[:, 1:] = x[:, :-1] * 1.0
+    x[::2] = x[::-2]
+
+
+def copies(x, v):
+    a, b, c, d = x.copy(), np.copy(x), x.astype(float), x.flatten()
+    a[0], b[1], c[2], d[3] = v, v * 2, v * 3, v[0]
+    x[3] = a[3] + b[0] + c[1] + d[:4]
+
+
 CASES = [
     set_row, set_slice, add_slice, set_negative_step, set_one, set_rows_by_array, set_mixed, set_with_new_axis,
-    mask_plain, mask_of_values, mask_changed, through_a_view, view_sees_the_write, whole_array, alias, swap,
+    mask_plain, mask_of_values, mask_changed, through_a_view, view_sees_the_write, whole_array, alias, swap, overlapping, copies,
 ]  # fmt: skip
 WEIGHTS = np.random.default_rng(2).normal(size=X.shape)
 
@@ -140,6 +152,17 @@ def test_arrays_made_inside():
     x = np.array([1.0, 2.0])
     np.testing.assert_allclose(wichi.grad(f)(x), 2 * 36 * x)
     assert isinstance(wnp.zeros(3), np.ndarray)
+
+
+def test_array_copies_and_asarray_does_not():
+    def f(x):
+        x = x * 1.0
+        a, b = wnp.array(x), wnp.asarray(x)
+        a[0], b[1] = 10.0, 20.0
+        return x, a
+
+    x, a = wichi.jit(f)(np.zeros(3))
+    assert x.tolist() == [0, 20, 0] and a.tolist() == [10, 0, 0]
 
 
 def test_argument_of_the_caller_stays_as_it_is():
@@ -199,6 +222,21 @@ def test_in_loop_bodies(n):
         e = np.zeros(n)
         e[i] = 1e-6
         assert np.isclose(g[i], (plain(x + e) - plain(x - e)) / 2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [6, 40])
+def test_overlapping_writes_in_loop_bodies(n):
+    def body(i, a):
+        a[1:] = a[:-1]
+        a[0] = a[n - 1] + i
+        a[np.arange(2)] = a[np.arange(2) + 2]
+        return a
+
+    a = np.arange(float(n))
+    found = wichi.fori_loop(0, 5, body, a)
+    for i in range(5):
+        a = body(i, a)
+    np.testing.assert_array_equal(found, a)
 
 
 def test_a_write_in_a_loop_costs_what_it_writes():

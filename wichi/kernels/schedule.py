@@ -237,6 +237,8 @@ class _Planner:
         home = self.home[layout.buffer]
         ours = type(home) is Var and (home not in self.graph.ins or home in self.writable)
         whole = layout.is_contiguous and layout.shape == home.aval.shape
+        if any(self.layouts[a].buffer == layout.buffer for a in eqn.ins if a is not atom):
+            return False  # what is written lies there too: x[1:] = x[:-1]
         return ours and whole and self.last_read.get(self.looks_at.get(atom, atom)) is eqn.outs[0]
 
     def _note_last_reads(self) -> None:

@@ -11,7 +11,7 @@ from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.ops import shaping
 from wichi.trace.boxed import Boxed
 from wichi.trace.primitive import aval_of, shape_of
-from wichi.trace.tracer import is_tracing, staged
+from wichi.trace.tracer import is_tracing, of_its_own, staged
 
 eye, identity, tri = np.eye, np.identity, np.tri
 
@@ -45,13 +45,14 @@ def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) 
     value = as_value(object)
     value = value if dtype is None else cast_to(value, np.dtype(dtype))
     missing = ndmin - len(shape_of(value))
-    return shaping.reshape(value, shape=(1,) * missing + shape_of(value)) if missing > 0 else value
+    value = shaping.reshape(value, shape=(1,) * missing + shape_of(value)) if missing > 0 else value
+    return of_its_own(value) if copy else value
 
 
 @public(np.asarray)
 def asarray(a: Any, dtype: Any = None, **options: Any) -> Array:
     """As ``numpy.asarray``; elements may be values inside a transform."""
-    return array(a, dtype)
+    return array(a, dtype, copy=False)
 
 
 asanyarray = ascontiguousarray = asarray

@@ -13,7 +13,7 @@ from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import registry
 from wichi.trace.primitive import aval_of, shape_of
-from wichi.trace.tracer import supported
+from wichi.trace.tracer import of_its_own, supported
 
 
 def _array_functions() -> dict[Any, Any]:
@@ -111,6 +111,10 @@ def _transpose(x: Array, *axes: Any) -> Array:
     return _shaping.transpose(x, chosen or None)
 
 
+def _flatten(x: Array, order: str = "C") -> Array:
+    return of_its_own(_shaping.ravel(x, order))
+
+
 def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
     """``x`` in another dtype. The gradient is cast back; through integers and bools there is none."""
     target = np.dtype(dtype)
@@ -126,7 +130,7 @@ def _methods() -> dict[str, Any]:
     table: dict[str, Any] = {
         "sum": r.sum, "mean": r.mean, "prod": r.prod, "max": r.max, "min": r.min, "var": r.var, "std": r.std,
         "argmax": r.argmax, "argmin": r.argmin, "any": r.any, "all": r.all, "cumsum": r.cumsum, "reshape": _reshape,
-        "transpose": _transpose, "ravel": s.ravel, "flatten": s.ravel, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
+        "transpose": _transpose, "ravel": s.ravel, "flatten": _flatten, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
         "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
         "conj": _pointwise.conjugate, "conjugate": _pointwise.conjugate,

@@ -366,6 +366,15 @@ def staged(x: Any) -> Tracer:
     return Tracer(run, run.lift(x))
 
 
+def of_its_own(x: Any) -> Any:
+    """A traced value under a name of its own, as a copy in NumPy: writes to one are not seen in the other."""
+    if not isinstance(x, Tracer):
+        return x
+    if x.base is not None:
+        x.refresh()
+    return Tracer(x.trace, x.atom)
+
+
 def concrete(x: Any) -> Any | None:
     """The number behind ``x`` if it is known now: a plain scalar or a folded constant; None otherwise."""
     if isinstance(x, Tracer):
