@@ -162,7 +162,8 @@ def test_array_copies_and_asarray_does_not():
         return x, a
 
     x, a = wichi.jit(f)(np.zeros(3))
-    assert x.tolist() == [0, 20, 0] and a.tolist() == [10, 0, 0]
+    assert x.tolist() == [0, 20, 0]
+    assert a.tolist() == [10, 0, 0]
 
 
 def test_argument_of_the_caller_stays_as_it_is():
