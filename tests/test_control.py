@@ -426,3 +426,40 @@ def test_ctrl_c_ends_a_loop_that_does_not(n, again):
     assert sent
     assert time.perf_counter() - sent[0] < 2.0
     close(f(-np.ones(n)), -np.ones(n))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_weights_used_in_several_ways_in_one_body(reverse):
+    """Sums of products over the rounds are one product after the loop; other uses of the same weights are summed."""
+    rng = np.random.default_rng(0)
+    w, u, xs = rng.normal(size=(5, 5)) * 0.4, rng.normal(size=(5, 5)) * 0.4, rng.normal(size=(6, 2, 5))
+
+    def body(h, x, w, u):
+        new = np.tanh(h @ w + x @ w + np.sin(h @ u))
+        return new, new * np.sum(u)
+
+    def f(w, u, xs):
+        last, ys = wichi.scan(lambda h, x: body(h, x, w, u), np.zeros((2, 5)), xs, reverse=reverse)
+        return np.sum(last) + np.sum(ys**2)
+
+    def plain(w, u, xs):
+        h, total = np.zeros((2, 5)), 0.0
+        for x in xs[::-1] if reverse else xs:
+            h, y = body(h, x, w, u)
+            total = total + np.sum(y**2)
+        return np.sum(h) + total
+
+    for i, x in enumerate((w, u, xs)):
+        args = [w, u, xs]
+        close(
+            wichi.grad(f, argnums=i)(*args),
+            numeric(lambda v, i=i, args=args: plain(*args[:i], v, *args[i + 1 :]), x),
+            1e-5,
+        )
+    close(wichi.hvp(f, (w, u, xs), (w, 0 * u, 0 * xs)), numeric_along(lambda v: wichi.grad(f)(v, u, xs), w), 1e-4)
+    ws = np.stack([w, 0.5 * w])
+    close(wichi.vmap(wichi.grad(f), (0, None, None))(ws, u, xs), np.stack([wichi.grad(f)(v, u, xs) for v in ws]))
+
+
+def numeric_along(g, x, step=1e-5):
+    return (g(x + step * x) - g(x - step * x)) / (2 * step)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from wichi.ops.pointwise import add
+from wichi.ops.products import matmul, swap
+from wichi.ops.shaping import reshape
 from wichi.trace.bodies import (
     Values,
     assign,
@@ -30,7 +32,7 @@ from wichi.trace.bodies import (
 from wichi.trace.evaluate import evaluate
 from wichi.trace.forward import jvp_values, zeros_like
 from wichi.trace.ir import Aval, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Loops, Primitive, Whole, lead
+from wichi.trace.primitive import Loops, Primitive, Whole, lead, shape_of
 from wichi.trace.tracer import stage_graph
 
 
@@ -103,6 +105,12 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
     live = [i for i, o in enumerate(body.outs) if o in active]
     live_ys = [i for i in live if i >= carries]
     first, second = round_trip(body, moving, live)
+    factors = _sums_of_products(second, moving, wrt_fixed, params["length"])
+    plain = [i for i in moving if i not in factors]
+    sides = [side for pairs in factors.values() for pair in pairs for side in pair]
+    kept_outs = (out for i, out in zip(moving, second.outs, strict=True) if i not in factors)
+    second = dce(Graph(second.ins, second.eqns, (*kept_outs, *sides)))
+    wrt_summed = [i for i in wrt_fixed if i not in factors]
     residuals = second.ins[: len(second.ins) - len(live)]
     place = {v: i for i, v in enumerate(first.ins)}  # of residuals that are inputs of the body
     stacked = [v for v in residuals if v not in place or consts <= place[v] < consts + carries]
@@ -114,37 +122,83 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
 
     def walk(*values: Any) -> list[Any]:
         held, bars, sums, stack, rows, cts = parts_of(
-            values, *widths(kept_fixed, wrt_init, wrt_fixed, stacked, kept_xs)
+            values, *widths(kept_fixed, wrt_init, wrt_summed, stacked, kept_xs)
         )
         known = dict(zip([*kept_fixed, *stacked, *kept_xs], [*held, *stack, *rows], strict=True))
         coming = dict(zip([*(i - consts for i in wrt_init), *live_ys], [*bars, *cts], strict=True))
-        back = dict(
-            zip(moving, evaluate(second, *[known[v] for v in residuals], *[coming[i] for i in live]), strict=True)
-        )
+        found = evaluate(second, *[known[v] for v in residuals], *[coming[i] for i in live])
+        back = dict(zip(plain, found, strict=False))
         return [
             *[back[i] for i in wrt_init],
-            *[add(total, back[i]) for i, total in zip(wrt_fixed, sums, strict=True)],
+            *[add(total, back[i]) for i, total in zip(wrt_summed, sums, strict=True)],
             *[back[i] for i in wrt_xs],
+            *[x if number % 2 else swap(x) for number, x in enumerate(found[len(plain) :])],
         ]
 
     types = [v.aval._replace(weak=False) for v in body.ins]
-    avals = [v.aval for v in kept_fixed] + [types[i] for i in (*wrt_init, *wrt_fixed)]
+    avals = [v.aval for v in kept_fixed] + [types[i] for i in (*wrt_init, *wrt_summed)]
     avals += [v.aval for v in (*stacked, *kept_xs)] + [body.outs[i].aval for i in live_ys]
     backward, arrays = closed_in_front(stage_graph(walk, [a._replace(weak=False) for a in avals]))
 
     def pullback(cts: Values) -> list[Any]:
         bars = [or_zeros(cts[i - consts], ins[i]) for i in wrt_init]
-        sums = [zeros_like(ins[i]) for i in wrt_fixed]
+        sums = [zeros_like(ins[i]) for i in wrt_summed]
         rows = [or_zeros(cts[i], outs[i]) for i in live_ys]
         held = [ins[place[v]] for v in kept_fixed]
         found = scan(
             *arrays, *held, *bars, *sums, *stacks, *[ins[place[v]] for v in kept_xs], *rows, body=backward,
             consts=len(arrays) + len(held), carries=len(bars) + len(sums), **turn,
         )  # fmt: skip
-        back = dict(zip([*wrt_init, *wrt_fixed, *wrt_xs], found, strict=True))
+        back = dict(zip([*wrt_init, *wrt_summed, *wrt_xs], found, strict=False))
+        rest = iter(found[len(plain) :])
+        for i, pairs in factors.items():
+            for _ in pairs:
+                left, right = next(rest), next(rest)  # (rounds, k, m) and (rounds, k, n)
+                product = matmul(swap(_joined(left)), _joined(right))
+                back[i] = add(back[i], product) if i in back else product
         return [back[i] for i in wanted]
 
     return tuple(outs), pullback
+
+
+_MOST_STACKED = 1 << 26  # bytes of factors that may be kept for one product after the loop
+
+
+def _joined(x: Any) -> Any:
+    rounds, rows, columns = shape_of(x)
+    return reshape(x, shape=(rounds * rows, columns))
+
+
+def _sums_of_products(
+    second: Graph, moving: Sequence[int], wrt_fixed: Sequence[int], length: int
+) -> dict[int, list[tuple[Any, Any]]]:
+    """The consts whose cotangent is a sum of matrix products in each round, with the factors of these.
+
+    The sum over the rounds of such products is one product of the stacked factors. That pays where the factors are
+    smaller than the product, and there is room for them: the weights of a recurrent network.
+    """
+    makers = {e.outs[0]: e for e in second.eqns}
+    found: dict[int, list[tuple[Any, Any]]] = {}
+    room = _MOST_STACKED
+    for i in wrt_fixed:
+        pairs: list[tuple[Any, Any]] | None = []
+        waiting = [second.outs[moving.index(i)]]
+        while waiting and pairs is not None:
+            eqn = makers.get(waiting.pop())  # type: ignore[arg-type]
+            if eqn is not None and eqn.prim is add and eqn.ins[0].aval.shape == eqn.ins[1].aval.shape:
+                waiting += eqn.ins
+            elif eqn is not None and eqn.prim is matmul and eqn.outs[0].aval.ndim == 2:
+                pairs.append((eqn.ins[0], eqn.ins[1]))
+            else:
+                pairs = None
+        if not pairs:
+            continue
+        kept = sum(x.aval.size for pair in pairs for x in pair)
+        cost = kept * length * pairs[0][0].aval.dtype.itemsize
+        if kept <= len(pairs) * second.outs[moving.index(i)].aval.size and cost <= room:
+            found[i] = pairs
+            room -= cost
+    return found
 
 
 def _scan_prune(eqn: Eqn, live: set[Var]) -> Eqn:
