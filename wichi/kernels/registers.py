@@ -16,15 +16,19 @@ from wichi.kernels.writer import Writer, mapped
 from wichi.trace.ir import Atom, Const, Eqn, Graph, Var
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
 
-_MOST_ELEMENTS = 16  # of one value
+_MOST_COMPUTED = 16  # elements of one value: beyond, vector loops through memory are faster
+_MOST_GIVEN = 64  # elements of an input: a small matrix that products read
 _MOST_SCALARS = 2000  # of a graph: keeps functions, and so compile time, bounded
 
 
 def fits_registers(graph: Graph) -> bool:
     """Whether the graph can be written so."""
-    avals = [a.aval for e in graph.eqns for a in (*e.ins, *e.outs)] + [v.aval for v in (*graph.ins, *graph.outs)]
-    if any(a.size > _MOST_ELEMENTS for a in avals):
+    if any(v.aval.size > _MOST_GIVEN for v in graph.ins) or any(o.aval.size > _MOST_COMPUTED for o in graph.outs):
         return False
+    for eqn in graph.eqns:
+        most = _MOST_GIVEN if isinstance(eqn.prim.kernel, View) else _MOST_COMPUTED
+        if any(o.aval.size > most for o in eqn.outs):
+            return False
     return all(map(_can, graph.eqns)) and sum(map(_cost, graph.eqns)) <= _MOST_SCALARS
 
 
