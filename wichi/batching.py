@@ -8,7 +8,8 @@ from typing import Any
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.compiled import Transformed, input_names, leaf_aval
+from wichi.arguments import input_names, leaf_aval
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, ShapeError
 from wichi.trace import frames
 from wichi.trace.batch import vmap_values

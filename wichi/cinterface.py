@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import Transformed, input_names
+from wichi.arguments import input_names
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, KernelError
 from wichi.kernels.program import Executable
 from wichi.kernels.schedule import Plan, plan

@@ -7,32 +7,31 @@ replays native code. On traced arguments it is inlined into the trace around it.
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from wichi import pytree
+from wichi.arguments import check_results, donations, explain_leaves, input_names, leaf_aval
 from wichi.config import config, debug_mode
 from wichi.debug import run_in_numpy
-from wichi.errors import ArgumentError, DtypeError, WichiError
+from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.kernels.program import Executable, check_donated
 from wichi.kernels.schedule import plan
 from wichi.kernels.source import source
-from wichi.numpy._writing import MaskedPart
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph, dce
-from wichi.trace.tracer import Tracer, refuse_subclass, supported, trace
+from wichi.trace.tracer import Tracer, trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -336,7 +335,7 @@ class Transformed(Generic[P, R]):
         except WichiError:
             raise
         except Exception:
-            avals = _explain_leaves(self.__wrapped__, leaves, treedef)
+            avals = explain_leaves(self.__wrapped__, leaves, treedef)
         key = (treedef, avals)
         group = self._traces.get(key)
         if group is not None:
@@ -369,7 +368,7 @@ class Transformed(Generic[P, R]):
             args, kwargs = pytree.unflatten(treedef, values)
             results, tree = pytree.flatten(self.__wrapped__(*args, **kwargs))
             out_tree.append(tree)
-            _check_results(self._name, results, tree)
+            check_results(self._name, results, tree)
             return results
 
         path = Path(leaves)
@@ -380,7 +379,7 @@ class Transformed(Generic[P, R]):
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.atoms)))
-        donated = _donations(graph, treedef, self._rewrite.donate_argnums) if outermost else {}
+        donated = donations(graph, treedef, self._rewrite.donate_argnums) if outermost else {}
         return CompiledTrace(
             Runnable(graph, donated=donated), tree, depends_on, traced.captured, guards=tuple(path.answers),
             passing=path.asked and not path.atoms,
@@ -430,79 +429,3 @@ def _table(fn: Callable[..., Any], rewrite: Rewrite) -> dict[Any, list[CompiledT
     if code is None:
         return {}
     return _tables.setdefault(code, {}).setdefault(rewrite, {})
-
-
-def _donations(graph: Graph, treedef: pytree.TreeDef, argnums: tuple[int, ...]) -> dict[int, int]:
-    """Which results go into which inputs: each into the first donated one of its type that is still free."""
-    if not argnums:
-        return {}
-    arguments = treedef.children()[0].children()
-    free: list[int] = []
-    for number in argnums:
-        if not -len(arguments) <= number < len(arguments):
-            raise ArgumentError(
-                f"donate_argnums={number}, but there are {len(arguments)} positional arguments.",
-                at=frames.describe(frames.user_where()),
-            )
-        first = sum(a.num_leaves for a in arguments[: number % len(arguments)])
-        free += range(first, first + arguments[number].num_leaves)
-    found: dict[int, int] = {}
-    for k, out in enumerate(graph.outs):
-        for i in free:
-            given = graph.ins[i].aval
-            if given.shape and (given.shape, given.dtype) == (out.aval.shape, out.aval.dtype):
-                found[k] = i
-                free.remove(i)
-                break
-    return found
-
-
-# --- arguments -----------------------------------------------------------------------------------------------------
-def leaf_aval(x: Any) -> Aval:
-    if isinstance(x, np.ndarray | np.generic):
-        refuse_subclass(x, "An argument")
-        return Aval(x.shape, supported(x.dtype, "An argument"))
-    if isinstance(x, Boxed):
-        return x.aval
-    if isinstance(x, bool | int | float):
-        return Aval((), np.dtype(type(x)), not isinstance(x, bool))
-    raise TypeError
-
-
-def _explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> NoReturn:
-    for name, x in zip(input_names(fn, treedef), leaves, strict=True):
-        try:
-            leaf_aval(x)
-        except Exception:
-            kind = DtypeError if isinstance(x, complex) else ArgumentError
-            raise kind(
-                f"The argument {name} is {type(x).__name__}, not an array or a number.",
-                at=frames.describe(frames.user_where()),
-                because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
-                fix="give it to the function by closure or functools.partial, or make it numbers",
-            ) from None
-    raise AssertionError("no leaf is at fault")
-
-
-def input_names(fn: Any, treedef: pytree.TreeDef) -> list[str]:
-    """``params['w']`` for each leaf of ``(args, kwargs)``."""
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return pytree.argument_paths(treedef, positional)
-
-
-def _check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> None:
-    for path, x in zip(pytree.paths(tree), results, strict=True):
-        try:
-            leaf_aval(x)
-        except TypeError:
-            if isinstance(x, MaskedPart):
-                x.refuse()
-            raise ArgumentError(
-                f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
-                because="a compiled function can only return trees of arrays",
-                fix="return it from outside the function",
-            ) from None

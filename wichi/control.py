@@ -14,7 +14,8 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.compiled import Runnable, Transformed, leaf_aval
+from wichi.arguments import leaf_aval
+from wichi.compiled import Runnable, Transformed
 from wichi.errors import ArgumentError, LoopError
 from wichi.ops.shaping import cast
 from wichi.trace import bodies, branches, frames, scans, whiles

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import leaf_aval
+from wichi.arguments import leaf_aval
 from wichi.control import as_typed, bind_graph, with_consts
 from wichi.errors import ArgumentError
 from wichi.trace import callbacks, calls, frames

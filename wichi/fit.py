@@ -16,7 +16,7 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import control, pytree
-from wichi.compiled import leaf_aval
+from wichi.arguments import leaf_aval
 from wichi.errors import ArgumentError, ShapeError
 from wichi.jacobians import jacfwd
 from wichi.scipy.objective import Unraveller, flat

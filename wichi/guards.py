@@ -18,7 +18,8 @@ from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import read
 from wichi.trace.ir import Atom, Var
-from wichi.trace.tracer import Trace, Tracer, needs_value
+from wichi.trace.refusals import needs_value
+from wichi.trace.tracer import Trace, Tracer
 
 
 class Path:

@@ -11,7 +11,8 @@ from typing import Any
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.compiled import Transformed, leaf_aval
+from wichi.arguments import leaf_aval
+from wichi.compiled import Transformed
 from wichi.control import as_typed, at_top, bind_graph, is_eager, with_consts
 from wichi.errors import ArgumentError
 from wichi.trace import calls, frames

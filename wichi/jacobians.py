@@ -14,8 +14,9 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import control, pytree
+from wichi.arguments import leaf_aval
 from wichi.batching import vmap
-from wichi.compiled import Transformed, leaf_aval
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, DtypeError
 from wichi.trace import frames
 from wichi.transforms import AsItIs, grad, jvp, vjp

@@ -10,7 +10,7 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.compiled import leaf_aval
+from wichi.arguments import leaf_aval
 from wichi.control import scan, while_loop
 from wichi.errors import ArgumentError
 from wichi.trace import frames

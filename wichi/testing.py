@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import input_names, leaf_aval
+from wichi.arguments import input_names, leaf_aval
 from wichi.errors import GradientError
 from wichi.transforms import jvp, vjp
 

@@ -14,7 +14,8 @@ import numpy as np
 
 import wichi.numpy  # noqa: F401  (fills the registry through which traced values find their functions)
 from wichi import pytree, static
-from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed, input_names, leaf_aval
+from wichi.arguments import input_names, leaf_aval
+from wichi.compiled import CompiledTrace, Runnable, Signature, Transformed
 from wichi.errors import ArgumentError, DtypeError, NonScalarError, UnusedInputError
 from wichi.ops import shaping
 from wichi.trace import forward, frames, reverse

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from wichi.kernels import scalars
+from wichi.kernels import emit_calls, scalars
 from wichi.kernels.loops import (
     INTERRUPTED,
     Accumulate,
@@ -74,7 +74,7 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
         pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
     for nest in program.nests:
         status = builder.call(
-            _NestEmitter(module, nest, program, blas_integer_bits).function,
+            NestEmitter(module, nest, program, blas_integer_bits).function,
             [*(pointers[b] for b in nest.buffers), sizes, numbers],
         )
         if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
@@ -84,7 +84,7 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
     return function
 
 
-class _NestEmitter:
+class NestEmitter:
     """One nest as a function ``i64 nest(noalias buffers..., sizes, scalars)``."""
 
     def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int) -> None:
@@ -99,7 +99,7 @@ class _NestEmitter:
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         *buffers, self.sizes, self.numbers = self.function.args
         self.buffers = dict(zip(nest.buffers, buffers, strict=True))
-        self.status = self._slot(_I64)
+        self.status = self.slot(_I64)
         self.builder.store(_I64(0), self.status)
         self.values: dict[int, Any] = {}
         self.dtypes: dict[int, np.dtype[Any]] = {}
@@ -123,19 +123,19 @@ class _NestEmitter:
                     place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
                     self.size_values[extent.slot] = self.builder.load(place)
 
-    def _slot(self, kind: Any) -> Any:
+    def slot(self, kind: Any) -> Any:
         """Stack memory, allocated in the entry block so that LLVM keeps it in registers."""
         with self.builder.goto_entry_block():
             return self.builder.alloca(kind)
 
-    def _size(self, extent: Extent) -> Any:
+    def size(self, extent: Extent) -> Any:
         return _I64(extent) if isinstance(extent, int) else self.size_values[extent.slot]
 
     def _emit(self, body: Sequence[Statement]) -> None:
         for s in body:
             _EMIT[type(s)](self, s)
 
-    def _bind(self, out: int, value: Any, dtype: np.dtype[Any], varying: bool = False) -> None:
+    def bind(self, out: int, value: Any, dtype: np.dtype[Any], varying: bool = False) -> None:
         self.values[out], self.dtypes[out] = value, dtype
         if varying:
             self.varying.add(out)
@@ -143,19 +143,19 @@ class _NestEmitter:
     # --- numbers ---
 
     def literal(self, s: Literal) -> None:
-        self._bind(s.out, scalars.constant(s.value, s.dtype), s.dtype)
+        self.bind(s.out, scalars.constant(s.value, s.dtype), s.dtype)
 
     def runtime_scalar(self, s: RuntimeScalar) -> None:
         place = self.builder.gep(self.numbers, [_I64(s.slot)], inbounds=True)
         pointer = self.builder.bitcast(place, scalars.memory_type(s.dtype).as_pointer())
-        self._bind(s.out, scalars.from_memory(self.builder, self.builder.load(pointer), s.dtype), s.dtype)
+        self.bind(s.out, scalars.from_memory(self.builder, self.builder.load(pointer), s.dtype), s.dtype)
 
     def compute(self, s: Compute) -> None:
         varying = any(self._varies(a) for a in s.args)
         args = [self._vector(a) if varying else self.values[a] for a in s.args]
         lanes = self.lanes if varying else 0
         value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
-        self._bind(s.out, value, s.dtype, varying)
+        self.bind(s.out, value, s.dtype, varying)
 
     def _varies(self, value: int) -> bool:
         """Whether a value differs between the lanes of the block."""
@@ -171,15 +171,15 @@ class _NestEmitter:
         return scalars.splat(self.builder, self.values[value], self.lanes)
 
     def declare(self, s: Declare) -> None:
-        slot = self._slot(self.values[s.value].type)
+        slot = self.slot(self.values[s.value].type)
         self.builder.store(self.values[s.value], slot)
-        self._bind(s.out, slot, s.dtype)
+        self.bind(s.out, slot, s.dtype)
 
     def assign(self, s: Assign) -> None:
         self.builder.store(self.values[s.value], self.values[s.variable])
 
     def read(self, s: Read) -> None:
-        self._bind(s.out, self.builder.load(self.values[s.variable]), s.dtype)
+        self.bind(s.out, self.builder.load(self.values[s.variable]), s.dtype)
 
     def check(self, s: Check) -> None:
         b = self.builder
@@ -189,10 +189,10 @@ class _NestEmitter:
 
     # --- memory ---
 
-    def _place(self, buffer: int, index: Index, lane: int | None = None) -> tuple[Any, Extent]:
+    def place(self, buffer: int, index: Index, lane: int | None = None) -> tuple[Any, Extent]:
         """Pointer to the (lane's, or the block's first) element, and how far lanes are apart."""
         b = self.builder
-        total, apart = self._size(index.offset), 0
+        total, apart = self.size(index.offset), 0
         for value, stride in index.terms:
             if self.counter is not None and value == self.counter[0]:
                 number: Any = self.counter[1]
@@ -206,7 +206,7 @@ class _NestEmitter:
                 if self.mask is not None:  # lanes beyond the end read the first one's element instead
                     following = b.select(b.extract_element(self.mask, _I32(lane)), following, number)
                 number = following
-            step = number if stride == 1 else b.mul(number, self._size(stride))
+            step = number if stride == 1 else b.mul(number, self.size(stride))
             total = (
                 step if total is None or (type(total) is ir.Constant and total.constant == 0) else b.add(total, step)
             )
@@ -226,17 +226,17 @@ class _NestEmitter:
         b = self.builder
         access = self._access(s.index) if self.lanes else "same"
         if access == "same":
-            pointer, _ = self._place(s.buffer, s.index)
-            self._bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
+            pointer, _ = self.place(s.buffer, s.index)
+            self.bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
             return
         if access == "dense":
-            raw = self._load_block(self._place(s.buffer, s.index)[0], s.dtype)
+            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype)
         else:
             raw = ir.Constant(ir.VectorType(scalars.memory_type(s.dtype), self.lanes), ir.Undefined)
             for lane in range(self.lanes):
-                pointer, _ = self._place(s.buffer, s.index, lane)
+                pointer, _ = self.place(s.buffer, s.index, lane)
                 raw = b.insert_element(raw, b.load(pointer), _I32(lane))
-        self._bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+        self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
 
     def _load_block(self, pointer: Any, dtype: np.dtype[Any]) -> Any:
         b, kind = self.builder, ir.VectorType(scalars.memory_type(dtype), self.lanes)
@@ -258,16 +258,16 @@ class _NestEmitter:
         b, dtype = self.builder, self.dtypes[s.value]
         access = self._access(s.index) if self.lanes else "same"
         if access == "same":
-            pointer, _ = self._place(s.buffer, s.index)
+            pointer, _ = self.place(s.buffer, s.index)
             b.store(scalars.to_memory(b, self._combined(s, b.load(pointer) if s.op else None, 0), dtype), pointer)
         elif access == "dense":
-            pointer, _ = self._place(s.buffer, s.index)
+            pointer, _ = self.place(s.buffer, s.index)
             old = self._load_block(pointer, dtype) if s.op else None
             self._store_block(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), pointer, dtype)
         else:
             raw = scalars.to_memory(b, self._vector(s.value), dtype)
             for lane in range(self.lanes):
-                pointer, _ = self._place(s.buffer, s.index, lane)
+                pointer, _ = self.place(s.buffer, s.index, lane)
                 b.store(b.extract_element(raw, _I32(lane)), pointer)
 
     def _combined(self, s: Store, old: Any, lanes: int) -> Any:
@@ -281,7 +281,7 @@ class _NestEmitter:
     # --- loops ---
 
     def loop(self, s: Loop) -> None:
-        b, extent = self.builder, self._size(s.extent)
+        b, extent = self.builder, self.size(s.extent)
         if not s.lanes:
             self._counted(s, _I64(0), extent, 1)
             return
@@ -301,7 +301,7 @@ class _NestEmitter:
         with b.if_then(b.icmp_signed("<", start, stop), likely=False):
             self.counter = (s.counter, start)
             self.varying = set()
-            self._bind(s.counter, start, np.dtype("i8"))
+            self.bind(s.counter, start, np.dtype("i8"))
             steps = ir.Constant(ir.VectorType(_I64, s.lanes), list(range(s.lanes)))
             left = scalars.splat(b, b.sub(stop, start), s.lanes)
             self.mask = b.icmp_signed("<", steps, left)
@@ -321,7 +321,7 @@ class _NestEmitter:
         if step > 1:
             self.counter = (s.counter, counter)
         self.innermost = counter
-        self._bind(s.counter, counter, np.dtype("i8"))
+        self.bind(s.counter, counter, np.dtype("i8"))
         self._emit(s.body)
         self.innermost = outer
         following = b.add(counter, _I64(step), flags=("nsw", "nuw"))
@@ -363,62 +363,15 @@ class _NestEmitter:
             with b.if_then(b.icmp_signed("!=", b.call(ask, []), _I64(0)), likely=False):
                 b.store(_I64(INTERRUPTED), self.status)
 
-    # --- memory that grows ---
-
-    def tape(self, s: Tape) -> None:
-        b, kind = self.builder, scalars.memory_type(s.dtype).as_pointer()
-        self.tapes[s.buffer] = (self._slot(kind), self._slot(_I64), s)
-        b.store(ir.Constant(kind, None), self.tapes[s.buffer][0])
-        b.store(_I64(0), self.tapes[s.buffer][1])
-
-    def grow(self, s: Grow) -> None:
-        """Doubles what there is, so that a loop of n rounds copies less than 2 n rows."""
-        b = self.builder
-        address, capacity, record = self.tapes[s.buffer]
-        kind = address.type.pointee
-        rows = b.add(self.values[s.row], _I64(1))
-        needed = b.mul(b.mul(rows, self._size(s.width)), _I64(record.dtype.itemsize))
-        fits = self._slot(ir.IntType(1))
-        b.store(ir.IntType(1)(1), fits)
-        with b.if_then(b.icmp_signed(">", needed, b.load(capacity)), likely=False):
-            twice = b.mul(needed, _I64(2))
-            wanted = b.select(b.icmp_signed(">", twice, _I64(4096)), twice, _I64(4096))
-            limit = b.load(b.gep(self.numbers, [_I64(record.limit)], inbounds=True))
-            byte = _I8.as_pointer()
-            reallocate = self._function("realloc", byte, [byte, _I64])
-            with b.if_else(b.icmp_signed("<=", needed, limit)) as (within, beyond):
-                with within:
-                    larger = b.call(reallocate, [b.bitcast(b.load(address), byte), wanted])
-                    got = b.icmp_unsigned("!=", larger, ir.Constant(byte, None))
-                    with b.if_else(got) as (given, refused):
-                        with given:
-                            b.store(b.bitcast(larger, kind), address)
-                            b.store(wanted, capacity)
-                        with refused:
-                            b.store(ir.IntType(1)(0), fits)
-                with beyond:
-                    b.store(ir.IntType(1)(0), fits)
-            with b.if_then(b.not_(b.load(fits))):
-                b.store(_I64(record.status), self.status)
-        self._bind(s.out, b.load(fits), np.dtype("?"))
-
-    def free(self, s: Free) -> None:
-        b, byte = self.builder, _I8.as_pointer()
-        release = self._function("free", ir.VoidType(), [byte])
-        b.call(release, [b.bitcast(b.load(self.tapes[s.buffer][0]), byte)])
-
-    def _function(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
-        return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(result, arguments), name)
-
     # --- reductions ---
 
     def begin(self, s: Begin) -> None:
         element = scalars.constant(neutral(s.op, s.dtype).item(), s.dtype)
         if s.lanes == 1:
-            slot, initial = self._slot(element.type), element
+            slot, initial = self.slot(element.type), element
         else:
             kind = ir.VectorType(element.type, s.lanes)
-            slot, initial = self._slot(kind), ir.Constant(kind, [element] * s.lanes)
+            slot, initial = self.slot(kind), ir.Constant(kind, [element] * s.lanes)
         self.builder.store(initial, slot)
         self.accumulators[s.out] = (slot, s)
 
@@ -456,118 +409,7 @@ class _NestEmitter:
             value = scalars.compute(b, begun.op, [low, high], [begun.dtype] * 2, begun.dtype, lanes)
         if begun.lanes > 1:
             value = b.extract_element(value, _I32(0))
-        self._bind(s.out, value, begun.dtype)
-
-    # --- library calls ---
-
-    def gemm(self, s: Gemm) -> None:
-        """A product by BLAS; of a matrix and a vector where the text of the program says that one side is one."""
-        b = self.builder
-        nothing = b.or_(b.icmp_signed("==", self._size(s.m), _I64(0)), b.icmp_signed("==", self._size(s.n), _I64(0)))
-        with b.if_then(b.not_(nothing)):
-            if s.n != 1 and s.m != 1:
-                self._matrix_matrix(s)
-                return
-            # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
-            with b.if_else(b.icmp_signed("==", self._size(s.k), _I64(0)), likely=False) as (empty, full):
-                with empty:
-                    self._matrix_matrix(s)
-                with full:
-                    self._matrix_vector(s)
-
-    def _matrix_matrix(self, s: Gemm) -> None:
-        """Row-major ``C = A B`` is column-major ``C' = B' A'``."""
-        real = scalars.memory_type(s.dtype)
-        self._blas(
-            f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemm",
-            [
-                _flag(s.b_t), _flag(s.a_t), self._size(s.n), self._size(s.m), self._size(s.k), real(1.0),
-                self._place(s.b, s.b_at)[0], self._size(s.b_lead), self._place(s.a, s.a_at)[0], self._size(s.a_lead),
-                real(0.0), self._place(s.c, s.c_at)[0], self._size(s.n),
-            ],
-        )  # fmt: skip
-
-    def _matrix_vector(self, s: Gemm) -> None:
-        """``y = M x`` or ``M' x``. A vector is a matrix of one column, ``lead`` apart, or of one row, dense."""
-        real = scalars.memory_type(s.dtype)
-        if s.n == 1:  # C = A b
-            matrix, at, lead, transposed = s.a, s.a_at, s.a_lead, s.a_t
-            vector, vector_at, apart = s.b, s.b_at, 1 if s.b_t else s.b_lead
-            rows, columns = s.m, s.k
-        else:  # C' = B' a
-            matrix, at, lead, transposed = s.b, s.b_at, s.b_lead, not s.b_t
-            vector, vector_at, apart = s.a, s.a_at, s.a_lead if s.a_t else 1
-            rows, columns = s.n, s.k
-        # In memory the matrix is rows x columns row by row, or with ``transposed`` columns x rows; BLAS reads columns.
-        shape = (rows, columns) if transposed else (columns, rows)
-        self._blas(
-            f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}gemv",
-            [
-                _flag(not transposed), self._size(shape[0]), self._size(shape[1]), real(1.0),
-                self._place(matrix, at)[0], self._size(lead), self._place(vector, vector_at)[0], self._size(apart),
-                real(0.0), self._place(s.c, s.c_at)[0], _I64(1),
-            ],
-        )  # fmt: skip
-
-    def library(self, s: Library) -> None:
-        b, args = self.builder, []
-        for x in s.arguments:
-            if isinstance(x, str):
-                args.append(_I8(ord(x)))
-            elif isinstance(x, Place):
-                args.append(self._place(x.buffer, x.at)[0])
-            else:
-                args.append(self.values[x.id] if isinstance(x, Value) else self._size(x))
-        name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}{s.name}"
-        if s.name == "trsm":  # of BLAS: it has no `info`
-            self._blas(name, args)
-            return
-        info = self._slot(self.blas_integer)
-        b.store(self.blas_integer(0), info)
-        self._blas(name, [*args, info])
-        if s.status:
-            bad = b.icmp_signed("!=", b.load(info), self.blas_integer(0))
-            with b.if_then(b.and_(bad, b.icmp_signed("==", b.load(self.status), _I64(0))), likely=False):
-                b.store(_I64(s.status), self.status)
-
-    def host_call(self, s: HostCall) -> None:
-        b = self.builder
-        with b.goto_entry_block():
-            table = b.alloca(_I64, len(s.arguments))
-        for i, place in enumerate(s.arguments):
-            b.store(b.ptrtoint(self._place(place.buffer, place.at)[0], _I64), b.gep(table, [_I64(i)]))
-        address = b.load(b.gep(self.numbers, [_I64(s.slot)], inbounds=True))
-        function = b.inttoptr(address, ir.FunctionType(_I64, [_WORDS]).as_pointer())
-        with b.if_then(b.icmp_signed("==", b.load(self.status), _I64(0))):  # not after a failure
-            answer = b.call(function, [table])
-            b.store(b.select(b.icmp_signed("!=", answer, _I64(0)), _I64(s.status), _I64(0)), self.status)
-
-    def load_integer(self, s: LoadInteger) -> None:
-        b = self.builder
-        place = self.values[s.index.terms[0][0]] if s.index.terms else _I64(0)
-        base = b.bitcast(self.buffers[s.buffer], self.blas_integer.as_pointer())
-        found = b.load(b.gep(base, [place], inbounds=True))
-        self._bind(s.out, found if self.blas_integer.width == 64 else b.sext(found, _I64), np.dtype("i8"))
-
-    def _blas(self, name: str, args: Sequence[Any]) -> None:
-        """Every argument goes by address, as in Fortran; 64-bit words are integers of BLAS's own width."""
-        b, pointer = self.builder, _I8.as_pointer()
-
-        def by_address(value: Any) -> Any:
-            if isinstance(value.type, ir.PointerType):
-                return b.bitcast(value, pointer)
-            if value.type == _I64 and self.blas_integer.width != 64:
-                value = b.trunc(value, self.blas_integer)
-            slot = self._slot(value.type)
-            b.store(value, slot)
-            return b.bitcast(slot, pointer)
-
-        function = self._function(name, ir.VoidType(), [pointer] * len(args))
-        b.call(function, [by_address(a) for a in args])
-
-
-def _flag(transposed: bool) -> Any:
-    return _I8(ord("T" if transposed else "N"))
+        self.bind(s.out, value, begun.dtype)
 
 
 def _may_be_masked(loop: Loop) -> bool:
@@ -599,12 +441,12 @@ def _extents(s: Statement) -> list[Extent]:
     return []
 
 
-_EMIT: dict[type, Callable[[_NestEmitter, Any], None]] = {
-    Literal: _NestEmitter.literal, RuntimeScalar: _NestEmitter.runtime_scalar, Compute: _NestEmitter.compute,
-    Load: _NestEmitter.load, Store: _NestEmitter.store, Begin: _NestEmitter.begin, Accumulate: _NestEmitter.accumulate,
-    End: _NestEmitter.end, Declare: _NestEmitter.declare, Assign: _NestEmitter.assign, Read: _NestEmitter.read,
-    Check: _NestEmitter.check, Loop: _NestEmitter.loop, Gemm: _NestEmitter.gemm, While: _NestEmitter.repeat,
-    Branch: _NestEmitter.branch, Poll: _NestEmitter.poll, Tape: _NestEmitter.tape, Grow: _NestEmitter.grow,
-    Free: _NestEmitter.free, Library: _NestEmitter.library, LoadInteger: _NestEmitter.load_integer,
-    HostCall: _NestEmitter.host_call,
+_EMIT: dict[type, Callable[[NestEmitter, Any], None]] = {
+    Literal: NestEmitter.literal, RuntimeScalar: NestEmitter.runtime_scalar, Compute: NestEmitter.compute,
+    Load: NestEmitter.load, Store: NestEmitter.store, Begin: NestEmitter.begin, Accumulate: NestEmitter.accumulate,
+    End: NestEmitter.end, Declare: NestEmitter.declare, Assign: NestEmitter.assign, Read: NestEmitter.read,
+    Check: NestEmitter.check, Loop: NestEmitter.loop, Gemm: emit_calls.gemm, While: NestEmitter.repeat,
+    Branch: NestEmitter.branch, Poll: NestEmitter.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
+    Free: emit_calls.free, Library: emit_calls.library, LoadInteger: emit_calls.load_integer,
+    HostCall: emit_calls.host_call,
 }  # fmt: skip

@@ -8,27 +8,24 @@ Matrix products and primitives that write their own loops are steps of their own
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from wichi.kernels import interrupts
 from wichi.kernels.fused import write_fused
 from wichi.kernels.layout import Layout
 from wichi.kernels.loops import Buffer, Program, Size
 from wichi.kernels.product import fits_blas, write_product
-from wichi.kernels.registers import fits_registers, write_registers
+from wichi.kernels.shared import Arena, Shared, stands_for_equations, words_of
 from wichi.kernels.writer import INTERRUPT_CHECK, Writer
 from wichi.ops.shaping import copy
 from wichi.trace.callbacks import HostFunction
 from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var, expanded
-from wichi.trace.primitive import Inline, Loops, Pointwise, Product, Reduction, View
+from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
 
 _MOST_EQUATIONS = 150  # of one nest: keeps functions at a few hundred statements
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector there is
 
 
 @dataclass(slots=True)
@@ -67,13 +64,21 @@ class Plan:
         return self.arena_bytes + sum(a.size * a.dtype.itemsize for a in avals) + sum(c.nbytes for c in self.constants)
 
 
-def holds_equations(eqn: Eqn) -> bool:
-    return isinstance(eqn.prim.kernel, Inline)
-
-
 def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
     """Decide how ``graph`` runs. ``donated``: results that are written into the memory of inputs."""
     return _Planner(graph).plan(donated or {})
+
+
+def _inline(
+    k: Writer,
+    shared: Shared,
+    graph: Graph,
+    ins: Sequence[Layout],
+    outs: Sequence[Layout | None],
+    carried: dict[int, int],
+) -> set[int]:
+    """A graph within an equation, written into the nest that ``k`` writes."""
+    return _Planner(graph, sizes=shared.sizes, scalars=shared.scalars).inline(k, shared, ins, outs, carried)
 
 
 @dataclass(slots=True)
@@ -93,7 +98,7 @@ class _Planner:
     scalars: list[Any] = field(default_factory=list)
 
     def plan(self, donated: Mapping[int, int]) -> Plan:
-        self.graph = expanded(self.graph, holds_equations)
+        self.graph = expanded(self.graph, stands_for_equations)
         for var in self.graph.ins:
             self._in_memory(var, -1)
         self._note_last_reads()
@@ -107,7 +112,7 @@ class _Planner:
         buffers, arena_bytes, slots = self._buffers(
             fresh, needed, last_use, {self.layouts[targets[k]].buffer: self.graph.ins[i] for k, i in donated.items()}
         )
-        shared = _Shared(self.sizes, self.scalars, buffers, arena_bytes)
+        shared = Shared(self.sizes, self.scalars, buffers, arena_bytes, _inline)
         bases = {b: Layout(slot, buffers[slot].dtype, (), ()) for b, slot in slots.items()}
         nests = []
         for number in range(len(self.steps)):
@@ -119,7 +124,7 @@ class _Planner:
         return Plan(
             Program(tuple(nests), tuple(buffers), arguments),
             np.array(self.sizes or [0], np.int64),
-            _words(self.scalars),
+            words_of(self.scalars),
             tuple(v.aval for v in self.graph.ins),
             tuple(c.value for c in self.constants),
             tuple(o.aval for o in fresh),
@@ -160,14 +165,14 @@ class _Planner:
         return last
 
     def inline(
-        self, k: Writer, shared: _Shared, ins: Sequence[Layout], outs: Sequence[Layout | None], carried: dict[int, int]
+        self, k: Writer, shared: Shared, ins: Sequence[Layout], outs: Sequence[Layout | None], carried: dict[int, int]
     ) -> set[int]:
         """Write the whole graph into the nest that ``k`` writes, from ``ins`` to ``outs`` (None: not asked for).
 
         ``carried``: inputs that are carries of a loop, and the outputs that follow them. Answers the outputs that were
         written in place, into the memory of their carries.
         """
-        self.graph = expanded(self.graph, holds_equations)
+        self.graph = expanded(self.graph, stands_for_equations)
         bases: dict[int, Layout] = {}
         for var, given in zip(self.graph.ins, ins, strict=True):
             own = self._in_memory(var, -1)
@@ -362,7 +367,7 @@ class _Planner:
         ``into``: buffers that have the memory of an input.
         """
         arguments = {self.layouts[a].buffer: i for i, a in enumerate([*self.graph.ins, *self.constants, *outs])}
-        arena = _Arena()
+        arena = Arena()
         buffers: list[Buffer] = []
         slots: dict[int, int] = {}
         ending: dict[int, list[int]] = {}
@@ -396,7 +401,7 @@ class _Planner:
     # --- steps into nests ---
 
     def write_step(
-        self, writer: Writer, shared: _Shared, number: int, needed: set[int], bases: dict[int, Layout]
+        self, writer: Writer, shared: Shared, number: int, needed: set[int], bases: dict[int, Layout]
     ) -> None:
         """Write step ``number``; ``bases`` says where the buffers lie."""
 
@@ -424,88 +429,3 @@ class _Planner:
 
     def _kept(self, out: Var, needed: set[int]) -> bool:
         return self.layouts[out].buffer in needed
-
-
-class _Shared:
-    """What the nests of a program share while they are written: the ``Context`` of their writers."""
-
-    def __init__(self, sizes: list[int], scalars: list[Any], buffers: list[Buffer], arena_bytes: int) -> None:
-        self.sizes, self.scalars, self.buffers = sizes, scalars, buffers
-        self.planned = self.top = self.arena_bytes = arena_bytes
-        self.failures: list[tuple[str, Eqn]] = []
-        self.eqn: Eqn | None = None  # the one that is being written
-
-    def open_nest(self) -> None:
-        """Nests run one after the other, so each has the same memory for what is within its loops."""
-        self.top = self.planned
-
-    def scratch(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        self.sizes.append(self.top)
-        self.buffers.append(Buffer(dtype, offset=Size(len(self.sizes) - 1)))
-        self.top += max(-(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
-        self.arena_bytes = max(self.arena_bytes, self.top)
-        return Layout.contiguous(len(self.buffers) - 1, dtype, shape)
-
-    def inline(
-        self,
-        k: Writer,
-        graph: Graph,
-        ins: Sequence[Layout],
-        outs: Sequence[Layout | None],
-        carried: dict[int, int] | None = None,
-    ) -> set[int]:
-        return _Planner(graph, sizes=self.sizes, scalars=self.scalars).inline(k, self, ins, outs, carried or {})
-
-    def fits_registers(self, graph: Graph) -> bool:
-        return fits_registers(expanded(graph, holds_equations))
-
-    def in_registers(self, k: Writer, graph: Graph, ins: Sequence[Any]) -> list[Any]:
-        outer = self.eqn
-
-        def at(eqn: Eqn) -> None:
-            self.eqn = eqn
-
-        results = write_registers(k, expanded(graph, holds_equations), ins, at)
-        self.eqn = outer
-        return results
-
-    def fails(self, what: str) -> int:
-        assert self.eqn is not None
-        failure = (what, self.eqn)
-        if failure not in self.failures:
-            self.failures.append(failure)
-        return self.failures.index(failure) + 1
-
-
-class _Arena:
-    """First fit over the free gaps of one growing block."""
-
-    def __init__(self) -> None:
-        self.high = 0
-        self._taken: dict[int, int] = {}
-
-    def take(self, size: int) -> int:
-        size = max(-(-size // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
-        offset = 0
-        for start, length in sorted(self._taken.items()):
-            if start - offset >= size:
-                break
-            offset = start + length
-        self._taken[offset] = size
-        self.high = max(self.high, offset + size)
-        return offset
-
-    def give_back(self, offset: int) -> None:
-        del self._taken[offset]
-
-
-def _words(scalars: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Each scalar in the first bytes of a 64-bit word of its own."""
-    words = np.zeros(max(len(scalars), 1), np.int64)
-    for word, value in zip(words.view((np.uint8, 8)), scalars, strict=False):
-        if value is INTERRUPT_CHECK:
-            value = np.int64(interrupts.address())
-        elif isinstance(value, HostFunction):
-            value = np.int64(value.address)
-        word[: value.dtype.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
-    return words

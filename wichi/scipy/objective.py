@@ -9,7 +9,7 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.compiled import leaf_aval
+from wichi.arguments import leaf_aval
 from wichi.errors import ArgumentError, DtypeError
 from wichi.jacobians import hessian, hvp, jacobian
 from wichi.trace import frames

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import leaf_aval
+from wichi.arguments import leaf_aval
 from wichi.errors import ArgumentError
 from wichi.jacobians import hvp, jacobian
 from wichi.scipy.objective import Objective, Residuals, Unraveller, flat

@@ -7,7 +7,6 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,11 +18,8 @@ from wichi.errors import (
     ConditionError,
     DtypeError,
     EscapedValueError,
-    PlainArrayError,
-    PlainArrayWriteError,
-    PlainFloatError,
 )
-from wichi.trace import frames
+from wichi.trace import frames, refusals
 from wichi.trace.boxed import Boxed, registry
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
 from wichi.trace.primitive import Primitive, View
@@ -111,7 +107,7 @@ class Trace:
 
     def _capture(self, x: Tracer) -> Atom:
         if not x.trace.active:
-            _escaped(x)
+            refusals.escaped(x)
         if type(x.atom) is Const:
             return x.atom
         found = self.captured.get(id(x))
@@ -121,7 +117,7 @@ class Trace:
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         if not self.active:
-            _escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
+            refusals.escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
         builder = self.builder
         builder.where = self.origin or frames.user_where()
         outs = builder.emit(prim, tuple([self.lift(a) for a in args]), params)
@@ -162,21 +158,21 @@ class Tracer(Boxed):
         for base, view in reversed([*zip(chain[1:], chain, strict=False)]):
             if view.seen != base.writes:
                 if view.part is None:
-                    _stale(view)
+                    refusals.stale(view)
                 view.atom = registry.methods["__getitem__"](base, view.part).atom
                 view.seen, view.writes = base.writes, view.writes + 1
 
     def become(self, value: Any) -> None:
         """This name stands for ``value`` from now on; so does its part of what it is a view of."""
         if not self.trace.active or _depth.get() != self.trace.depth:
-            _written_outside(self)
+            refusals.written_outside(self)
         view: Tracer | None = self
         while view is not None:
             view.atom, view.writes = view.trace.lift(value), view.writes + 1
             base = view.base
             if base is not None:
                 if view.part is None:
-                    _stale(view)
+                    refusals.stale(view)
                 value = registry.methods["write"](base, view.part, value)
                 view.seen = base.writes + 1
             view = base
@@ -254,19 +250,19 @@ class Tracer(Boxed):
 
     def _concrete(self, need: str) -> Any:
         if not self.trace.active:
-            _escaped(self)
+            refusals.escaped(self)
         if type(self.atom) is Const:
             return self.atom.value
         if self.trace.concretise is not None:
             return self.trace.concretise(self.trace, self)
-        return needs_value(self, need)
+        return refusals.needs_value(self, need)
 
     def __bool__(self) -> bool:
         if self.aval.size != 1:
             raise ConditionError(
                 f"The truth of an array of shape {self.aval.shape} is ambiguous.",
                 at=frames.describe(frames.user_where()),
-                value=_made(self),
+                value=refusals.made(self),
                 fix="use .any() or .all()",
             )
         one = Primitive.table["reshape"](self, shape=()) if self.shape else self
@@ -288,13 +284,13 @@ class Tracer(Boxed):
     def __float__(self) -> float:
         if type(self.atom) is Const:
             return float(self.atom.value)
-        return _needs_plain(self)
+        return refusals.needs_plain(self)
 
     def __complex__(self) -> complex:
-        _needs_plain(self)
+        refusals.needs_plain(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
-        _needs_plain(self, array=True)
+        refusals.needs_plain(self, array=True)
 
     def __reduce__(self) -> NoReturn:
         raise EscapedValueError(
@@ -302,10 +298,10 @@ class Tracer(Boxed):
         )
 
     def item(self) -> NoReturn:
-        _needs_plain(self)
+        refusals.needs_plain(self)
 
     def tolist(self) -> NoReturn:
-        _needs_plain(self)
+        refusals.needs_plain(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,116 +392,3 @@ def at_line(trace_of: Any, where: Where | None, backward: bool) -> None:
     """Let equations staged next keep ``where``: called by the walkers before they run a rule."""
     if isinstance(trace_of, Tracer):
         trace_of.trace.origin = where._replace(backward=True) if where is not None and backward else where
-
-
-def _made(x: Tracer) -> str:
-    line = x.trace.line_of(x.atom)
-    return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
-
-
-def _escaped(x: Tracer) -> NoReturn:
-    raise EscapedValueError(
-        f"A value made inside {x.trace.name} is used after it finished.",
-        at=frames.describe(frames.user_where()),
-        value=_made(x),
-        because="it stood for a number only while the function was traced",
-        fix="return it from the function (value_and_grad(..., has_aux=True) carries extra results)",
-    )
-
-
-def needs_value(x: Tracer, need: str) -> NoReturn:
-    frame = frames.user_frame()
-    text = (frames.segment(frame) if frame else None) or ("a condition" if need == "condition" else "an integer")
-    if need == "condition":
-        what = f"The condition `{text}` depends on input values, so one compiled graph cannot contain both branches."
-        fix = (
-            f"choose between values with np.where({text}, if_true, if_false), or between computations with"
-            f" wichi.cond({text}, true_fun, false_fun, x); loop with wichi.while_loop"
-        )
-    else:
-        what = f"`{text}` needs an integer, but it depends on input values."
-        fix = (
-            "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure);"
-            " loop with wichi.fori_loop, index with wichi.numpy.take"
-        )
-    raise ConditionError(
-        what,
-        at=frames.describe(frames.user_where()),
-        value=_made(x),
-        because=f"inside {x.trace.name} the value is not known yet when Python asks for it",
-        fix=fix,
-    )
-
-
-def _stale(view: Tracer) -> NoReturn:
-    raise PlainArrayWriteError(
-        f"A value of {view.aval} and what it was made from share memory in NumPy, and one of them was written.",
-        at=frames.describe(frames.user_where()),
-        value=_made(view),
-        because="wichi follows views made by x[...] only, not by reshape, transpose and their like",
-        fix="copy it where it is made (.copy()), or write before it is made",
-    )
-
-
-def _written_outside(x: Tracer) -> NoReturn:
-    if not x.trace.active:
-        _escaped(x)
-    frame = frames.user_frame()
-    name = ((frames.segment(frame) if frame else None) or "x").split("[")[0].split("+=")[0].strip()
-    raise PlainArrayWriteError(
-        f"`{name}` belongs to a function around this one and cannot be written from within.",
-        at=frames.describe(frames.user_where()),
-        value=_made(x),
-        because="the body of a loop or of a transform changes nothing outside itself",
-        fix=f"carry it: take {name} as an argument and return it",
-    )
-
-
-def _needs_plain(x: Tracer, array: bool = False) -> NoReturn:
-    if not x.trace.active:
-        _escaped(x)
-    frame = frames.user_frame()
-    at, value = frames.describe(frames.user_where()), _made(x)
-    text = (frames.segment(frame) if frame else None) or ""
-    if frame is not None and frames.is_storing(frame):
-        target = text.split("[")[0].strip() or "the array"
-        raise PlainArrayWriteError(
-            f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
-            at=at,
-            value=value,
-            because="a NumPy array holds numbers, not values still to be computed",
-            fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
-        )
-    if array:
-        inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
-        maker = text.split("(")[0]
-        if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
-            fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
-        elif maker.endswith(("array", "asanyarray")):
-            fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
-        else:
-            fix = f"{maker or 'f'}(np.stack({inside}))"
-        raise PlainArrayError(
-            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
-            at=at,
-            value=value,
-            because="NumPy would turn them into plain numbers",
-            fix=fix,
-        )
-    function = text.split("(")[0] or "float"
-    inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"
-    fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
-        f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
-    raise PlainFloatError(
-        f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
-        at=at,
-        value=value,
-        because="a Python float is a number, not a value still to be computed",
-        fix=fix,
-    )
-
-
-_FROM_MATH = {
-    "acos": "arccos", "asin": "arcsin", "atan": "arctan", "atan2": "arctan2", "fabs": "abs", "pow": "power",
-    "acosh": "arccosh", "asinh": "arcsinh", "atanh": "arctanh", "fsum": "sum", "ceil": "ceil",
-}  # fmt: skip

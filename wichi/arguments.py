@@ -1,0 +1,92 @@
+"""The leaves of arguments and results: their types, their names, and what is wrong with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from wichi import pytree
+from wichi.errors import ArgumentError, DtypeError
+from wichi.numpy._writing import MaskedPart
+from wichi.trace import frames
+from wichi.trace.boxed import Boxed
+from wichi.trace.ir import Aval, Graph
+from wichi.trace.tracer import refuse_subclass, supported
+
+
+def donations(graph: Graph, treedef: pytree.TreeDef, argnums: tuple[int, ...]) -> dict[int, int]:
+    """Which results go into which inputs: each into the first donated one of its type that is still free."""
+    if not argnums:
+        return {}
+    arguments = treedef.children()[0].children()
+    free: list[int] = []
+    for number in argnums:
+        if not -len(arguments) <= number < len(arguments):
+            raise ArgumentError(
+                f"donate_argnums={number}, but there are {len(arguments)} positional arguments.",
+                at=frames.describe(frames.user_where()),
+            )
+        first = sum(a.num_leaves for a in arguments[: number % len(arguments)])
+        free += range(first, first + arguments[number].num_leaves)
+    found: dict[int, int] = {}
+    for k, out in enumerate(graph.outs):
+        for i in free:
+            given = graph.ins[i].aval
+            if given.shape and (given.shape, given.dtype) == (out.aval.shape, out.aval.dtype):
+                found[k] = i
+                free.remove(i)
+                break
+    return found
+
+
+def leaf_aval(x: Any) -> Aval:
+    if isinstance(x, np.ndarray | np.generic):
+        refuse_subclass(x, "An argument")
+        return Aval(x.shape, supported(x.dtype, "An argument"))
+    if isinstance(x, Boxed):
+        return x.aval
+    if isinstance(x, bool | int | float):
+        return Aval((), np.dtype(type(x)), not isinstance(x, bool))
+    raise TypeError
+
+
+def explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> NoReturn:
+    for name, x in zip(input_names(fn, treedef), leaves, strict=True):
+        try:
+            leaf_aval(x)
+        except Exception:
+            kind = DtypeError if isinstance(x, complex) else ArgumentError
+            raise kind(
+                f"The argument {name} is {type(x).__name__}, not an array or a number.",
+                at=frames.describe(frames.user_where()),
+                because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
+                fix="give it to the function by closure or functools.partial, or make it numbers",
+            ) from None
+    raise AssertionError("no leaf is at fault")
+
+
+def input_names(fn: Any, treedef: pytree.TreeDef) -> list[str]:
+    """``params['w']`` for each leaf of ``(args, kwargs)``."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return pytree.argument_paths(treedef, positional)
+
+
+def check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> None:
+    for path, x in zip(pytree.paths(tree), results, strict=True):
+        try:
+            leaf_aval(x)
+        except TypeError:
+            if isinstance(x, MaskedPart):
+                x.refuse()
+            raise ArgumentError(
+                f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
+                because="a compiled function can only return trees of arrays",
+                fix="return it from outside the function",
+            ) from None

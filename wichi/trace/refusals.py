@@ -1,0 +1,131 @@
+"""What cannot be done with a value that is being traced, said with the user's line and a way out."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+from wichi.errors import (
+    ConditionError,
+    EscapedValueError,
+    PlainArrayError,
+    PlainArrayWriteError,
+    PlainFloatError,
+)
+from wichi.trace import frames
+
+if TYPE_CHECKING:
+    from wichi.trace.tracer import Tracer
+
+
+def made(x: Tracer) -> str:
+    line = x.trace.line_of(x.atom)
+    return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
+
+
+def escaped(x: Tracer) -> NoReturn:
+    raise EscapedValueError(
+        f"A value made inside {x.trace.name} is used after it finished.",
+        at=frames.describe(frames.user_where()),
+        value=made(x),
+        because="it stood for a number only while the function was traced",
+        fix="return it from the function (value_and_grad(..., has_aux=True) carries extra results)",
+    )
+
+
+def needs_value(x: Tracer, need: str) -> NoReturn:
+    frame = frames.user_frame()
+    text = (frames.segment(frame) if frame else None) or ("a condition" if need == "condition" else "an integer")
+    if need == "condition":
+        what = f"The condition `{text}` depends on input values, so one compiled graph cannot contain both branches."
+        fix = (
+            f"choose between values with np.where({text}, if_true, if_false), or between computations with"
+            f" wichi.cond({text}, true_fun, false_fun, x); loop with wichi.while_loop"
+        )
+    else:
+        what = f"`{text}` needs an integer, but it depends on input values."
+        fix = (
+            "take the integer from a shape or a plain Python argument (bind it with functools.partial or a closure);"
+            " loop with wichi.fori_loop, index with wichi.numpy.take"
+        )
+    raise ConditionError(
+        what,
+        at=frames.describe(frames.user_where()),
+        value=made(x),
+        because=f"inside {x.trace.name} the value is not known yet when Python asks for it",
+        fix=fix,
+    )
+
+
+def stale(view: Tracer) -> NoReturn:
+    raise PlainArrayWriteError(
+        f"A value of {view.aval} and what it was made from share memory in NumPy, and one of them was written.",
+        at=frames.describe(frames.user_where()),
+        value=made(view),
+        because="wichi follows views made by x[...] only, not by reshape, transpose and their like",
+        fix="copy it where it is made (.copy()), or write before it is made",
+    )
+
+
+def written_outside(x: Tracer) -> NoReturn:
+    if not x.trace.active:
+        escaped(x)
+    frame = frames.user_frame()
+    name = ((frames.segment(frame) if frame else None) or "x").split("[")[0].split("+=")[0].strip()
+    raise PlainArrayWriteError(
+        f"`{name}` belongs to a function around this one and cannot be written from within.",
+        at=frames.describe(frames.user_where()),
+        value=made(x),
+        because="the body of a loop or of a transform changes nothing outside itself",
+        fix=f"carry it: take {name} as an argument and return it",
+    )
+
+
+def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
+    if not x.trace.active:
+        escaped(x)
+    frame = frames.user_frame()
+    at, value = frames.describe(frames.user_where()), made(x)
+    text = (frames.segment(frame) if frame else None) or ""
+    if frame is not None and frames.is_storing(frame):
+        target = text.split("[")[0].strip() or "the array"
+        raise PlainArrayWriteError(
+            f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
+            at=at,
+            value=value,
+            because="a NumPy array holds numbers, not values still to be computed",
+            fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
+        )
+    if array:
+        inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
+        maker = text.split("(")[0]
+        if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
+            fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
+        elif maker.endswith(("array", "asanyarray")):
+            fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
+        else:
+            fix = f"{maker or 'f'}(np.stack({inside}))"
+        raise PlainArrayError(
+            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
+            at=at,
+            value=value,
+            because="NumPy would turn them into plain numbers",
+            fix=fix,
+        )
+    function = text.split("(")[0] or "float"
+    inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"
+    fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
+        f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
+    raise PlainFloatError(
+        f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
+        at=at,
+        value=value,
+        because="a Python float is a number, not a value still to be computed",
+        fix=fix,
+    )
+
+
+_FROM_MATH = {
+    "acos": "arccos", "asin": "arcsin", "atan": "arctan", "atan2": "arctan2", "fabs": "abs", "pow": "power",
+    "acosh": "arccosh", "asinh": "arcsinh", "atanh": "arctanh", "fsum": "sum", "ceil": "ceil",
+}  # fmt: skip
