@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from wichi import pytree
 from wichi.arguments import input_names
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, KernelError
-from wichi.kernels.program import Executable
-from wichi.kernels.schedule import Plan, plan
 from wichi.trace import frames
 from wichi.transforms import jit
+
+if TYPE_CHECKING:
+    from wichi.kernels.schedule import Plan
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "vector": (ctypes.c_double, [ctypes.c_int, ctypes.POINTER(ctypes.c_double)]),
@@ -142,6 +143,9 @@ def export(
 
 
 def _compiled(fn: Callable[..., Any], args: tuple[Any, ...], native: bool = True) -> tuple[Any, Plan, list[str]]:
+    from wichi.kernels.program import Executable
+    from wichi.kernels.schedule import plan
+
     transformed = fn if isinstance(fn, Transformed) else jit(fn)
     leaves, treedef = pytree.flatten((args, {}))
     graph = transformed.find(leaves, treedef).run.graph

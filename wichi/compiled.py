@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,15 +23,15 @@ from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
-from wichi.kernels.program import Executable, check_donated
-from wichi.kernels.schedule import plan
-from wichi.kernels.source import source
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.captured import Dependency, dependencies
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph, dce
 from wichi.trace.tracer import Tracer, trace
+
+if TYPE_CHECKING:
+    from wichi.kernels.program import Executable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,6 +52,8 @@ class Runnable:
         if any(isinstance(x, Tracer) for x in values):
             return evaluate(self.graph, *values)
         values = [x.array() if isinstance(x, Boxed) else x for x in values]
+        from wichi.kernels.program import Executable, check_donated  # loaded with the first call: imports stay light
+
         mode = debug_mode.get()
         if mode is not None:
             results = run_in_numpy(self.graph, values, mode)
@@ -283,6 +285,8 @@ class Transformed(Generic[P, R]):
         ``exec`` it and call its ``program(*leaves)``: the results are bit-equal to the native ones wherever only
         ``+ - * / sqrt``, comparisons, minima and maxima occur, and within the libraries' rounding elsewhere.
         """
+        from wichi.kernels.source import source
+
         return source(self.graph(*args, **kwargs))
 
     def captured(self) -> dict[str, list[str]]:
@@ -315,6 +319,8 @@ class Transformed(Generic[P, R]):
         >>> wichi.grad(lambda x: np.sum(np.sin(x) ** 2)).memory(np.ones(1000)).outputs
         8000
         """
+        from wichi.kernels.schedule import plan
+
         leaves, treedef = pytree.flatten((args, kwargs))
         run = self.find(leaves, treedef).run
         found = plan(run.graph, run.donated)

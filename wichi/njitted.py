@@ -11,7 +11,6 @@ import numpy as np
 from wichi import pytree
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError
-from wichi.kernels.program import Executable
 from wichi.trace import frames
 from wichi.trace.ir import Const
 from wichi.transforms import jit
@@ -48,6 +47,8 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     >>> bool(np.all(np.abs(descend(np.ones(3))) < 1e-9))
     True
     """
+    from wichi.kernels.program import Executable
+
     transformed = fn if isinstance(fn, Transformed) else jit(fn)
     leaves, treedef = pytree.flatten((example_args, {}))
     found = transformed.find(leaves, treedef)
