@@ -461,5 +461,41 @@ def test_weights_used_in_several_ways_in_one_body(reverse):
     close(wichi.vmap(wichi.grad(f), (0, None, None))(ws, u, xs), np.stack([wichi.grad(f)(v, u, xs) for v in ws]))
 
 
+@pytest.mark.parametrize("n", SIZES)
+def test_threads_in_one_loop_do_not_meet(n):
+    """A small program holds the GIL but offers it within long loops: then each call needs memory of its own."""
+
+    def f(x):
+        return wichi.while_loop(lambda s: s[1] < 3000, lambda s: (np.sin(s[0]) + x, s[1] + 1), (x, 0))[0]
+
+    g = wichi.jit(f)
+    xs = [np.full(n, 0.1 * k) for k in range(8)]
+    expected = [g(x) for x in xs]
+    g(xs[0])
+    wrong = []
+
+    def run(k):
+        wrong.extend(k for _ in range(30) if not np.array_equal(g(xs[k]), expected[k]))
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_checkpointed_rounds_keep_the_memory_at_the_square_root():
+    def loss(x, wrap):
+        block = wrap(lambda c: wichi.scan(lambda c, _: (np.sin(c) * 1.01 + 0.1, None), c, None, 100)[0])
+        return np.sum(wichi.scan(lambda c, _: (block(c), None), x, None, 100)[0])
+
+    plain = wichi.grad(lambda x: loss(x, lambda f: f))
+    apart = wichi.grad(lambda x: loss(x, wichi.checkpoint))
+    x = np.linspace(0.0, 1.0, 100)
+    close(apart(x), plain(x))
+    assert apart.memory(x).working * 30 < plain.memory(x).working
+
+
 def numeric_along(g, x, step=1e-5):
     return (g(x + step * x) - g(x - step * x)) / (2 * step)

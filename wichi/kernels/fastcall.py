@@ -30,7 +30,7 @@ from wichi.trace.ir import Aval
 if TYPE_CHECKING:
     from wichi.kernels.schedule import Plan
 
-_SMALL = 1 << 17  # bytes: programs that touch less, and that surely end, keep the GIL, and one workspace
+_SMALL = 1 << 17  # bytes: programs that touch less keep the GIL, and one workspace if they never offer it to others
 _METH_FASTCALL = 0x0080
 
 
@@ -97,7 +97,7 @@ def make_door(
     for i, aval in enumerate(plan.outputs):
         records += _record(door.OWN, len(avals) + i, aval)
     arguments = len(avals) + len(plan.constants) + len(plan.outputs)
-    small = plan.bytes_touched() <= _SMALL and not plan.interruptible
+    small = plan.bytes_touched() <= _SMALL
     head = [0] * door.HEAD
     head[door.COUNT] = len(avals) + len(plan.outputs) + 1
     head[door.DEBUGGING] = debugging.ctypes.data
@@ -112,7 +112,9 @@ def make_door(
     definition = _MethodDef(b"program", _native_entry()[0], _METH_FASTCALL, None)
     # The definition is not copied by CPython, and the table holds bare addresses: all of it must outlive the builtin.
     keep = (table, definition, plan, tuple(dependencies), workspace)
-    return Door(_new_builtin(definition, table), None if small else deque(maxlen=8), workspace, keep)
+    return Door(
+        _new_builtin(definition, table), None if small and not plan.interruptible else deque(maxlen=8), workspace, keep
+    )
 
 
 NOT_MINE: Any = object()  # what a direct call answers to arguments that it was not made for

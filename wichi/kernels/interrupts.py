@@ -7,14 +7,26 @@ import functools
 from typing import Any
 
 # `PyErr_CheckSignals` runs the handlers of signals that have arrived, in the main thread only. Machine code must not
-# leave Python's exception behind: it hands back a status, notes that it happened, and the call raises.
+# leave Python's exception behind: it hands back a status, notes that it happened, and the call raises. A small program
+# runs with the GIL; it is offered to other threads here, so that a long loop does not starve them.
 _SOURCE = """
+declare i32 @PyGILState_Check()
+declare ptr @PyEval_SaveThread()
+declare void @PyEval_RestoreThread(ptr)
 declare i32 @PyGILState_Ensure()
 declare void @PyGILState_Release(i32)
 declare i32 @PyErr_CheckSignals()
 declare void @PyErr_Clear()
 @wichi_happened = global i64 0
 define i64 @wichi_interrupted() {
+  %held = call i32 @PyGILState_Check()
+  %holds = icmp ne i32 %held, 0
+  br i1 %holds, label %yield, label %ask
+yield:
+  %thread = call ptr @PyEval_SaveThread()
+  call void @PyEval_RestoreThread(ptr %thread)
+  br label %ask
+ask:
   %state = call i32 @PyGILState_Ensure()
   %found = call i32 @PyErr_CheckSignals()
   %raised = icmp ne i32 %found, 0
