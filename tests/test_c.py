@@ -75,6 +75,21 @@ def test_failures_are_status_codes():
     assert np.isnan(g.ctypes(2, (ctypes.c_double * 2)(1.0, 2.0)))
 
 
+def test_arrays_that_a_function_holds():
+    table = np.arange(6.0)
+    f = wichi.cfunc(lambda x: np.sum(table * x), 1.0)
+    assert f.ctypes(2.0) == 30.0
+    table[0] = 100.0
+    assert f.ctypes(2.0) == 230.0  # read anew
+    wide = np.arange(12.0)[::2]
+    with pytest.raises(ArgumentError, match=r"wichi.cfunc: an array .* is not contiguous"):
+        wichi.cfunc(lambda x: np.sum(wide * x), 1.0)
+    frozen = {"w": np.arange(2000.0)[::2]}  # reached by key: a copy of its own, which must live on
+    g = wichi.cfunc(lambda x: np.sum(frozen["w"] * x), 1.0)
+    _ = [np.zeros(1000) for _ in range(50)]
+    assert g.ctypes(1.0) == np.arange(2000.0)[::2].sum()
+
+
 def test_styles_that_do_not_fit():
     with pytest.raises(ArgumentError, match="for float64 numbers"):
         wichi.cfunc(np.sum, np.ones(3), style="scalars")

@@ -260,6 +260,23 @@ def test_products_that_share_memory_are_read_anew():
     close(ys, np.array(expected))
 
 
+def test_graphs_within_a_small_body_that_do_not_fit_registers():
+    m = np.array([[2.0, 0.5], [0.1, 3.0]])
+
+    def body(c, x):
+        solved = wichi.cond(np.sum(c) > x, lambda v: np.linalg.solve(m, v), lambda v: v * 0.5, c)
+        wide = wichi.cond(x > 1.5, lambda v: np.sum(np.sin(np.arange(40.0) * v[0])), lambda v: v[1], c)
+        return solved + 0.1 * wide, wide
+
+    c, expected = np.array([1.0, 2.0]), []
+    last, ys = wichi.scan(body, c, np.arange(4.0))
+    for x in np.arange(4.0):
+        c, y = body(c, x)
+        expected.append(y)
+    close(last, c)
+    close(ys, np.array(expected))
+
+
 def test_no_rounds():
     last, ys = wichi.scan(lambda c, x: (c * x, c), 2.0, np.zeros(0))
     assert last == 2.0

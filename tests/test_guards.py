@@ -148,6 +148,44 @@ def test_too_long_a_path_runs_in_numpy(monkeypatch):
     assert np.isclose(slow, slope)
 
 
+def test_a_first_call_that_is_too_long_runs_in_numpy_too(monkeypatch):
+    monkeypatch.setattr(wichi.config, "guarded_equations", 20)
+
+    def f(x, n):
+        i = 0
+        while i < n:
+            x, i = np.sin(x) + x, i + 1
+        return x
+
+    before = program.compile_count
+    with pytest.warns(RuntimeWarning, match="guarded_equations"):
+        assert np.isfinite(wichi.jit(f)(1.0, 60))
+    assert program.compile_count == before
+
+
+def test_paths_of_other_globals_do_not_count(monkeypatch):
+    monkeypatch.setattr(wichi.config, "guarded_paths", 2)
+
+    def make(scale):
+        return wichi.jit(lambda x: x * scale if x > 0 else -x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for k in range(12):
+            f = make(float(k))
+            assert f(2.0) == 2.0 * k
+            assert f(-1.0) == 1.0
+            assert f(3.0) == 3.0 * k
+
+
+def test_a_wrong_path_writes_into_no_donated_array():
+    f = wichi.jit(lambda a, x: a * 2.0 if x > 0 else a + 1.0, donate_argnums=0)
+    for x in (1.0, -1.0, 2.0, -2.0):
+        a = np.ones(3)
+        np.testing.assert_array_equal(f(a, x), 2.0)
+        np.testing.assert_array_equal(f(np.full(3, 5.0), x), 10.0 if x > 0 else 6.0)
+
+
 class TestRefusals:
     def test_switched_off(self, monkeypatch):
         monkeypatch.setattr(wichi.config, "guards", False)

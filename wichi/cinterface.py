@@ -15,7 +15,7 @@ import numpy as np
 
 from wichi import pytree
 from wichi.arguments import input_names
-from wichi.compiled import Transformed
+from wichi.compiled import Transformed, check_captures
 from wichi.errors import ArgumentError, KernelError
 from wichi.trace import frames
 from wichi.transforms import jit
@@ -70,7 +70,8 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
     Raises:
         ArgumentError: the style does not fit the function.
 
-    No Python object is touched by a call, and it may come from any thread.
+    No Python object is touched by a call, and it may come from any thread. Arrays that ``fn`` holds are read anew on
+    each call.
 
     >>> import numpy as np, scipy.integrate, wichi
     >>> f = wichi.cfunc(lambda x: np.exp(-(x**2)), 0.0)
@@ -84,7 +85,7 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
     plain = _all_doubles(found) and all(not a.shape for a in found.inputs) and _one_number(found)
     style = style or ("scalars" if plain else "pointers")
     _check_style(style, found, plain)
-    engine = standalone.assemble_call(found, executable.native.address, style)
+    engine, held = standalone.assemble_call(found, executable.native.address, style)
     address = engine.get_function_address("f")
     result, arguments = _signature(style, found)
     names = [f"in{i}" for i in range(len(found.inputs))] + [f"out{i}" for i in range(len(found.outputs))]
@@ -95,7 +96,7 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
         "filter": "int f(double *buffer, intptr_t n, double *result, void *unused);",
     }[style]
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    return CFunction(address, kind(address), text, (engine, executable))
+    return CFunction(address, kind(address), text, (engine, held, executable))
 
 
 def export(
@@ -148,7 +149,10 @@ def _compiled(fn: Callable[..., Any], args: tuple[Any, ...], native: bool = True
 
     transformed = fn if isinstance(fn, Transformed) else jit(fn)
     leaves, treedef = pytree.flatten((args, {}))
-    graph = transformed.find(leaves, treedef).run.graph
+    trace = transformed.find(leaves, treedef)
+    graph = trace.run.graph
+    if native:
+        check_captures("wichi.cfunc", getattr(transformed, "__name__", "f"), trace)
     executable = Executable(graph) if native else None
     found = executable.plan if executable is not None else plan(graph)
     names = [_identifier(n) for n in input_names(transformed, treedef)]

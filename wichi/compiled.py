@@ -122,6 +122,23 @@ class CompiledTrace:
             return False
 
 
+def check_captures(who: str, name: str, found: CompiledTrace) -> None:
+    """Raise for an array that machine code called from outside cannot read anew on each call.
+
+    Raises:
+        ArgumentError: a named array that the function holds is not contiguous.
+    """
+    for constant in (a for e in found.run.graph.eqns for a in e.ins if type(a) is Const and not a.is_scalar):
+        named = any(constant.value is value for value in found.depends_on)
+        if named and not (constant.value.flags.c_contiguous and constant.value.flags.aligned):
+            raise ArgumentError(
+                f"{who}: an array that {name} holds ({constant.aval}) is not contiguous.",
+                at=frames.describe(frames.user_where()),
+                because="it is read anew on each call, where it lies",
+                fix="make it contiguous once: a = np.ascontiguousarray(a)",
+            )
+
+
 class Memory(NamedTuple):
     """The bytes of a call: of its arguments and captured arrays, which are there already; of its fresh results; and of
     its working memory, which is kept between calls."""
@@ -198,12 +215,13 @@ class Transformed(Generic[P, R]):
     def _guarded(self, found: CompiledTrace, leaves: list[Any], treedef: pytree.TreeDef) -> R:
         """The answer of the trace whose guards hold; ``found`` is one whose guards may."""
         key = (treedef, tuple([leaf_aval(x) for x in leaves]))
-        candidates = [found, *(t for t in self._traces.get(key, ()) if t is not found and t.guards)]
+        group = self._traces.setdefault(key, [])
+        values, made = found.depends_on, found
         answer: R
-        values = found.depends_on
-        for candidate in candidates:
-            if len(candidate.depends_on) != len(values) or not all(map(_is, candidate.depends_on, values)):
-                continue
+        mine = [
+            t for t in group if t.guards and len(t.depends_on) == len(values) and all(map(_is, t.depends_on, values))
+        ]
+        for candidate in mine:
             try:
                 results = candidate(leaves)
             except WichiError:
@@ -213,21 +231,24 @@ class Transformed(Generic[P, R]):
             if candidate.agrees(results):
                 answer = pytree.unflatten(candidate.out_tree, results[: len(results) - len(candidate.guards)])
                 return answer
-        made = self._make(key[1], treedef, leaves, guarded=True)
-        group = self._traces.setdefault(key, [])
-        paths = sum(len(t.guards) > 0 for t in group)
-        long = len(made.run.graph.eqns) > config.guarded_equations
-        if paths < config.guarded_paths and not long:
-            group.insert(0, made)
-            results = made(leaves)
+        if any(found is t for t in mine):
+            made = self._make(key[1], treedef, leaves, guarded=True)
+        if len(made.run.graph.eqns) > config.guarded_equations:
+            results = self._in_numpy(made, leaves, "is longer than config.guarded_equations")
+        elif len(mine) >= config.guarded_paths:
+            results = self._in_numpy(made, leaves, "goes more ways than config.guarded_paths")
         else:
-            if not self._warned:
-                self._warned = True
-                why = "is longer than config.guarded_equations" if long else "goes more ways than config.guarded_paths"
-                warn_of_interpreter(self._name, why)
-            results = evaluate(made.run.graph, *leaves)
+            group.insert(0, made)
+            del group[config.guarded_paths + _MOST_TRACES :]  # those of other globals and cells go first
+            results = made(leaves)
         answer = pytree.unflatten(made.out_tree, results[: len(results) - len(made.guards)])
         return answer
+
+    def _in_numpy(self, made: CompiledTrace, leaves: Sequence[Any], why: str) -> list[Any]:
+        if not self._warned:
+            self._warned = True
+            warn_of_interpreter(self._name, why)
+        return evaluate(made.run.graph, *leaves)
 
     def _shorten(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> None:
         """From the second call of a signature on, try it first and in native code."""
@@ -352,10 +373,11 @@ class Transformed(Generic[P, R]):
                 if len(found.depends_on) == len(values) and all(map(_is, found.depends_on, values)):
                     return found
         made = self._make(avals, treedef, leaves, guarded)
-        if not made.captured and not made.passing:  # values of an enclosing trace belong to this call alone
+        # Values of an enclosing trace belong to this call alone; what has guards is kept by `_guarded`.
+        if not made.captured and not made.passing and not made.guards:
             group = self._traces.setdefault(key, [])
             group.append(made)
-            del group[: -max(_MOST_TRACES, config.guarded_paths)]
+            del group[:-_MOST_TRACES]
         return made
 
     def _current(self) -> tuple[Any, ...]:
@@ -385,7 +407,9 @@ class Transformed(Generic[P, R]):
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.atoms)))
-        donated = donations(graph, treedef, self._rewrite.donate_argnums) if outermost else {}
+        # A program with guards may turn out to be another call's: it must not have written into arguments by then.
+        donates = outermost and not path.atoms
+        donated = donations(graph, treedef, self._rewrite.donate_argnums) if donates else {}
         return CompiledTrace(
             Runnable(graph, donated=donated), tree, depends_on, traced.captured, guards=tuple(path.answers),
             passing=path.asked and not path.atoms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from wichi.trace.primitive import Product, aval_of
 from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
 
 
-class _Custom:
+class _Custom(abc.ABC):
     """A function with a derivative of the user's own; see ``custom_jvp`` and ``custom_vjp``."""
 
     kind = ""
@@ -87,8 +88,11 @@ class _Custom:
         outs = bind_graph(calls.custom, operands, graph=graph, **rule)
         return pytree.unflatten(out_tree[0], outs)
 
-    def _rule(self, *about: Any) -> dict[str, Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _rule(
+        self, whole: Any, tree: Any, out_tree: Any, avals: list[Aval], outs: list[Aval], static: tuple[Any, ...]
+    ) -> dict[str, Any]:
+        """The rule on flat values, as a parameter of the equation."""
 
 
 class custom_jvp(_Custom):

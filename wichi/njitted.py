@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import Transformed
+from wichi.compiled import Transformed, check_captures
 from wichi.errors import ArgumentError
 from wichi.trace import frames
-from wichi.trace.ir import Const
 from wichi.transforms import jit
 
 
@@ -59,15 +58,7 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     parameters = _parameters(transformed, len(example_args))
     inputs = [leaf for p, x in zip(parameters, example_args, strict=True) for leaf in _leaves(p, x)]
     result = _tuples(pytree.unflatten(found.out_tree, [f"out{i}" for i in range(len(graph.outs))]))
-    for constant in (a for e in graph.eqns for a in e.ins if type(a) is Const and not a.is_scalar):
-        named = any(constant.value is value for value in found.depends_on)
-        if named and not (constant.value.flags.c_contiguous and constant.value.flags.aligned):
-            raise ArgumentError(
-                f"wichi.njit: an array that {name} holds ({constant.aval}) is not contiguous.",
-                at=frames.describe(frames.user_where()),
-                because="it is read anew on each call, where it lies",
-                fix="make it contiguous once: a = np.ascontiguousarray(a)",
-            )
+    check_captures("wichi.njit", name, found)
     from wichi.kernels.bridge import numba_function
 
     return numba_function(executable, name, parameters, inputs, result)

@@ -55,9 +55,14 @@ def address() -> int:
     return _compiled().get_function_address("wichi_interrupted")  # type: ignore[no-any-return]
 
 
+@functools.cache
+def _happened() -> ctypes.c_int64:
+    return ctypes.c_int64.from_address(_compiled().get_global_value_address("wichi_happened"))
+
+
 def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if a program has ended for one since this was last asked."""
-    happened = ctypes.c_int64.from_address(_compiled().get_global_value_address("wichi_happened"))
+    happened = _happened()
     if happened.value:
         happened.value = 0
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import numpy as np
 
 from wichi.kernels.loops import neutral
 from wichi.kernels.writer import Writer, mapped
-from wichi.trace.ir import Atom, Const, Eqn, Graph, Var
+from wichi.trace.ir import Atom, Const, Eqn, Graph, Var, graphs_in
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
 
 _MOST_COMPUTED = 16  # elements of one value: beyond, vector loops through memory are faster
@@ -22,26 +22,30 @@ _MOST_SCALARS = 2000  # of a graph: keeps functions, and so compile time, bounde
 
 
 def fits_registers(graph: Graph) -> bool:
-    """Whether the graph can be written so."""
-    if any(v.aval.size > _MOST_GIVEN for v in graph.ins) or any(o.aval.size > _MOST_COMPUTED for o in graph.outs):
-        return False
-    for eqn in graph.eqns:
-        most = _MOST_GIVEN if isinstance(eqn.prim.kernel, View) else _MOST_COMPUTED
-        if any(o.aval.size > most for o in eqn.outs):
+    """Whether the graph can be written so, with the graphs that its equations hold."""
+    cost, waiting = 0, [(graph, 1)]
+    while waiting:
+        inner, times = waiting.pop()
+        if any(v.aval.size > _MOST_GIVEN for v in inner.ins) or any(o.aval.size > _MOST_COMPUTED for o in inner.outs):
             return False
-    return all(map(_can, graph.eqns)) and sum(map(_cost, graph.eqns)) <= _MOST_SCALARS
-
-
-def _can(eqn: Eqn) -> bool:
-    kernel = eqn.prim.kernel
-    return kernel.registers is not None if isinstance(kernel, Loops) else True
+        for eqn in inner.eqns:
+            kernel = eqn.prim.kernel
+            most = _MOST_GIVEN if isinstance(kernel, View) else _MOST_COMPUTED
+            if any(not 0 < o.aval.size <= most for o in eqn.outs):
+                return False
+            if isinstance(kernel, Loops) and kernel.registers is None:
+                return False
+            cost += times * _cost(eqn)
+            # A scan with rows is unrolled there.
+            waiting += [(held, times * max(eqn.params.get("length", 1), 1)) for _, held in graphs_in(eqn)]
+    return cost <= _MOST_SCALARS
 
 
 def _cost(eqn: Eqn) -> int:
     kernel = eqn.prim.kernel
     if isinstance(kernel, Product):
         return 2 * eqn.outs[0].aval.size * eqn.ins[0].aval.shape[-1]
-    return 0 if isinstance(kernel, View) else max(a.aval.size for a in (*eqn.ins, *eqn.outs))
+    return 0 if isinstance(kernel, View) else max((a.aval.size for a in (*eqn.ins, *eqn.outs)), default=0)
 
 
 def write_registers(k: Writer, graph: Graph, ins: Sequence[Any], at: Callable[[Eqn], None]) -> list[Any]:

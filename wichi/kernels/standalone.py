@@ -27,8 +27,8 @@ _NO_MEMORY = -2
 STYLES = ("pointers", "scalars", "vector", "filter")
 
 
-def assemble_call(plan: Plan, entry: int, style: str) -> Any:
-    """A C function ``f`` in this process around the machine code at ``entry``; the engine that holds it."""
+def assemble_call(plan: Plan, entry: int, style: str) -> tuple[Any, Any]:
+    """A C function ``f`` in this process around the machine code at ``entry``: engine, and arrays it reads."""
     module = ir.Module("wichi_call")
     kind = ir.FunctionType(_I64, [_I64] * 3)
 
@@ -37,9 +37,10 @@ def assemble_call(plan: Plan, entry: int, style: str) -> Any:
         addresses = [_I64(plan.sizes.ctypes.data), _I64(plan.scalars.ctypes.data)]
         return b.call(target, [b.ptrtoint(table, _I64), *addresses])
 
-    constants = [_I64(dense(x, x.dtype).ctypes.data) for x in plan.constants]
+    held = [dense(x, x.dtype) for x in plan.constants]
+    constants = [_I64(x.ctypes.data) for x in held]
     _write(module, "f", plan, style, lambda b: constants, call)
-    return link.assemble(str(module))
+    return link.assemble(str(module)), held
 
 
 def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:

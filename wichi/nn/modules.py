@@ -49,7 +49,7 @@ class Module:
 
     def forward(self, x: Any) -> Any:
         """The output for the input ``x``."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(f"{type(self).__name__} has no forward. fix: def forward(self, x): ... in the class")
 
     def __call__(self, x: Any) -> Any:
         return self.lifted().forward(x) if isinstance(x, Tensor) else self.forward(x)

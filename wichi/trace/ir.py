@@ -232,6 +232,14 @@ class Builder:
         return eqn if eqn is not None and eqn.prim.name == name else None
 
 
+def graphs_in(eqn: Eqn) -> Iterator[tuple[str, Graph]]:
+    """The graphs that an equation holds, each with the name of its parameter."""
+    for name, value in eqn.params.items():
+        for graph in value if isinstance(value, tuple) else (value,):
+            if isinstance(graph, Graph):
+                yield name, graph
+
+
 def reads(eqn: Eqn) -> Iterator[Var]:
     """The variables an equation reads."""
     return (a for a in eqn.ins if type(a) is Var)

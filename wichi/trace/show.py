@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DrawError
-from wichi.trace.ir import Atom, Const, Eqn, Graph, Where
+from wichi.trace.ir import Atom, Const, Eqn, Graph, Where, graphs_in
 
 _FORWARD, _BACKWARD, _INPUT, _OUTPUT = "#dbe9f6", "#fbe3d4", "#e6e6e6", "#d9f2d9"
 
@@ -54,14 +54,9 @@ def equation(eqn: Eqn, name: Names) -> str:
 
 def operation(eqn: Eqn) -> str:
     """``sum[axes=(0,)]``"""
-    params = " ".join(f"{k}={v}" for k, v in eqn.params.items() if not _graphs(v))
+    held = {name for name, _ in graphs_in(eqn)}
+    params = " ".join(f"{k}={v}" for k, v in eqn.params.items() if k not in held)
     return f"{eqn.prim.name}[{params}]" if params else eqn.prim.name
-
-
-def _graphs(value: Any) -> list[Graph]:
-    """The graphs in a parameter."""
-    values = value if isinstance(value, tuple) else (value,)
-    return [v for v in values if isinstance(v, Graph)]
 
 
 def text(graph: Graph, name: Names | None = None) -> str:
@@ -80,9 +75,8 @@ def text(graph: Graph, name: Names | None = None) -> str:
             lines.append("  # backward" if turns else "  # forward")
             backward = turns
         lines.append(f"  {equation(eqn, name)}")
-        for key, value in eqn.params.items():
-            for inner in _graphs(value):  # bodies nest as deep as the user's loops do
-                lines += [f"    {key} {text(inner)}".replace("\n", "\n    ")]
+        for key, inner in graphs_in(eqn):  # bodies nest as deep as the user's loops do
+            lines += [f"    {key} {text(inner)}".replace("\n", "\n    ")]
     lines.append(f"  return {', '.join(map(name, graph.outs))}")
     return "\n".join(lines)
 
