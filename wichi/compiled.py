@@ -106,6 +106,10 @@ class CompiledTrace:
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         return self.run([*leaves, *self.captured])
 
+    def depends_on_same(self, values: Sequence[Any]) -> bool:
+        """Whether globals, cells and the like are what they were when this was traced."""
+        return len(self.depends_on) == len(values) and all(map(_is, self.depends_on, values))
+
     def agrees(self, results: Sequence[Any]) -> bool:
         """Whether the guards among ``results`` came out as when the function was traced."""
         return all(a == b for a, b in zip(results[len(results) - len(self.guards) :], self.guards, strict=True))
@@ -218,9 +222,7 @@ class Transformed(Generic[P, R]):
         group = self._traces.setdefault(key, [])
         values, made = found.depends_on, found
         answer: R
-        mine = [
-            t for t in group if t.guards and len(t.depends_on) == len(values) and all(map(_is, t.depends_on, values))
-        ]
+        mine = [t for t in group if t.guards and t.depends_on_same(values)]
         for candidate in mine:
             try:
                 results = candidate(leaves)
@@ -370,7 +372,7 @@ class Transformed(Generic[P, R]):
             for found in group:
                 if found.guards and not guarded:
                     continue
-                if len(found.depends_on) == len(values) and all(map(_is, found.depends_on, values)):
+                if found.depends_on_same(values):
                     return found
         made = self._make(avals, treedef, leaves, guarded)
         # Values of an enclosing trace belong to this call alone; what has guards is kept by `_guarded`.

@@ -408,9 +408,7 @@ class _PythonWriter:
         self.line(f"{s.name}({', '.join(args)})")
 
     def host_call(self, s: HostCall) -> None:
-        self.line(
-            'raise RuntimeError("a wichi.primitive is called here, which has no text; fix: call the function itself")'
-        )
+        self.line('raise RuntimeError("a wichi.primitive is called here; fix: call the function itself")')
 
     def load_integer(self, s: LoadInteger) -> None:
         self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]")
