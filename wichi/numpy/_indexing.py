@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,46 +88,60 @@ def _mask(mask: Array) -> list[Any]:
     return list(np.nonzero(mask))
 
 
-def _sliced(x: Array, parts: list[Any]) -> tuple[Array, list[int | None]]:
-    """Slices, integers and new axes applied; for each part the axis it now has (None: it is gone)."""
-    start, step, size = [], [], []
-    shape: list[int] = []
+class Spans(NamedTuple):
+    """What slices, integers and new axes take of an array: ``start + step * i`` for ``i < size`` along each axis.
+
+    ``shape`` is that of the result; for each part of the index ``kept`` is the axis that it has there (None: it is
+    gone).
+    """
+
+    start: tuple[int, ...]
+    step: tuple[int, ...]
+    size: tuple[int, ...]
+    shape: tuple[int, ...]
+    kept: list[int | None]
+
+
+def spans(parts: list[Any], shape: tuple[int, ...]) -> Spans:
+    """The spans of an index; index arrays take the whole of their axes.
+
+    Raises:
+        IndexRangeError: an integer outside its axis.
+    """
+    found: list[tuple[int, int, int]] = []
+    result: list[int] = []
     kept: list[int | None] = []
-    axis = 0
+    lengths = iter(shape)
     for part in parts:
         if part is None:
-            kept.append(len(shape))
-            shape.append(1)
+            kept.append(len(result))
+            result.append(1)
             continue
-        n = shape_of(x)[axis]
-        if isinstance(part, slice):
-            first, stop, by = part.indices(n)
-            count = len(range(first, stop, by))
-            start.append(first if count else 0)
-            step.append(by)
-            size.append(count)
-            kept.append(len(shape))
-            shape.append(count)
-        elif isinstance(part, int):
+        n = next(lengths)
+        if isinstance(part, int):
             if not -n <= part < n:
                 raise IndexRangeError(
                     f"Index {part} is outside an axis of {n}.",
                     at=frames.describe(frames.user_where()),
                     because="an index i of an axis of n must satisfy -n <= i < n",
                 )
-            start.append(part % n)
-            step.append(1)
-            size.append(1)
+            found.append((part % n, 1, 1))
             kept.append(None)
-        else:
-            start.append(0)
-            step.append(1)
-            size.append(n)
-            kept.append(len(shape))
-            shape.append(n)
-        axis += 1
-    x = shaping.slice_(x, start=tuple(start), step=tuple(step), size=tuple(size))
-    return shaping.reshape(x, shape=tuple(shape)), kept
+            continue
+        first, stop, by = part.indices(n) if isinstance(part, slice) else (0, n, 1)
+        count = len(range(first, stop, by))
+        found.append((first if count else 0, by, count))
+        kept.append(len(result))
+        result.append(count)
+    start, step, size = (tuple(span[k] for span in found) for k in range(3))
+    return Spans(start, step, size, tuple(result), kept)
+
+
+def _sliced(x: Array, parts: list[Any]) -> tuple[Array, list[int | None]]:
+    """Slices, integers and new axes applied; for each part the axis it now has (None: it is gone)."""
+    s = spans(parts, shape_of(x))
+    x = shaping.slice_(x, start=s.start, step=s.step, size=s.size)
+    return shaping.reshape(x, shape=s.shape), s.kept
 
 
 def _gathered(x: Array, parts: list[Any], kept: list[int | None], arrays: list[int]) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ArgumentError, ConditionError, DtypeError
-from wichi.numpy._indexing import expanded, index
+from wichi.numpy._indexing import expanded, index, spans
 from wichi.numpy._pointwise import maximum, minimum, multiply, where
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to
 from wichi.ops import shaping, writing
@@ -50,29 +50,11 @@ def write(x: Array, item: Any, value: Any, op: str = "set") -> Array:
 
 
 def _write_slices(x: Array, parts: list[Any], value: Array, op: str) -> Array:
-    start, step, size, shown = [], [], [], []
-    lengths = iter(shape_of(x))
-    for part in parts:
-        if part is None:
-            shown.append(1)
-            continue
-        n = next(lengths)
-        if isinstance(part, slice):
-            first, stop, by = part.indices(n)
-            length = len(range(first, stop, by))
-            shown.append(length)
-        else:
-            if not -n <= part < n:
-                raise IndexError(f"index {part} is out of bounds for axis of size {n}")
-            first, by, length = part % n, 1, 1
-        start.append(first if length else 0)
-        step.append(by)
-        size.append(length)
-    update = shaping.reshape(broadcast_to(value, tuple(shown)), shape=tuple(size))
+    s = spans(parts, shape_of(x))
+    update = shaping.reshape(broadcast_to(value, s.shape), shape=s.size)
     if op == "add":
-        old = shaping.slice_(x, start=tuple(start), step=tuple(step), size=tuple(size))
-        update = old + update
-    return writing.slice_update(x, update, start=tuple(start), step=tuple(step))
+        update = shaping.slice_(x, start=s.start, step=s.step, size=s.size) + update
+    return writing.slice_update(x, update, start=s.start, step=s.step)
 
 
 def _write_mask(x: Array, mask: Array, value: Any, op: str) -> Array:

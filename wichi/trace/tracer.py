@@ -206,8 +206,6 @@ class Tracer(Boxed):
                 because="an array keeps its shape and dtype when it is changed in place",
                 fix="make a new value: x = x + y",
             )
-        if self.base is not None and self.base.trace is not self.trace:
-            return new
         self.become(new)
         return self
 
