@@ -248,3 +248,18 @@ def test_chaos(tmp_path):
             assert out.split()[1:] == want
     assert answer(tmp_path)[1:] == want
     np.testing.assert_equal(sum(p.name.endswith(".o") for p in tmp_path.iterdir()), 1)
+
+
+def test_the_key_covers_every_file_that_writes_machine_code():
+    """What ``native`` reaches within ``wichi.kernels``, but for finding, keeping and linking code."""
+    from tests.test_floors import MODULES, imports
+    from wichi.kernels.cache import _GENERATORS
+
+    reached, waiting = set(), ["wichi.kernels.native"]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached and module.startswith("wichi.kernels."):
+            reached.add(module)
+            waiting += imports(MODULES[module])
+    code = {m.rpartition(".")[2] + ".py" for m in reached} - {"cache.py", "link.py", "blas.py"}
+    assert code == set(_GENERATORS)

@@ -12,8 +12,6 @@ import gzip
 import hashlib
 import os
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -171,6 +169,9 @@ def _find(name: str, mirrors: Sequence[str]) -> Path:
 
 def _download(name: str, mirrors: Sequence[str]) -> Path:
     """Fetch one file into the cache folder; a partial or altered download never gets its final name."""
+    import urllib.error
+    import urllib.request  # a hundredth of a second that only a download needs
+
     failures = []
     for mirror in mirrors:
         try:

@@ -17,7 +17,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +79,9 @@ def _usable(path: Path) -> Path | None:
 @functools.cache
 def _surroundings() -> str:
     """All that machine code depends on besides the program's text."""
-    from wichi.kernels import blas, link  # llvmlite is loaded with the first program, not by `import wichi`
+    from importlib import metadata  # both of these are loaded with the first program, not by `import wichi`
+
+    from wichi.kernels import blas, link
 
     kernels = Path(__file__).parent
     sources = hashlib.sha256(b"".join((kernels / name).read_bytes() for name in _GENERATORS)).hexdigest()
@@ -89,7 +90,7 @@ def _surroundings() -> str:
     return repr((sources, versions, numba, link.cpu(), blas.provider().integer_bits, sys.platform, sys.maxsize))
 
 
-_GENERATORS = ("emit.py", "loops.py", "native.py", "scalars.py", "vecmath.py")
+_GENERATORS = ("emit.py", "emit_calls.py", "loops.py", "native.py", "scalars.py", "vecmath.py")
 
 
 def key_of(text: str) -> str:
