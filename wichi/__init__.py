@@ -11,13 +11,14 @@ from wichi.debug import debug
 from wichi.errors import WichiError
 from wichi.implicit import custom_linear_solve, custom_root
 from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+from wichi.linear import jvp, linearize, vjp
 from wichi.njitted import njit
 from wichi.nn import MLP
 from wichi.ode import odeint
 from wichi.scipy import for_scipy
 from wichi.tensor import Tensor
 from wichi.trace.ir import Graph
-from wichi.transforms import grad, jit, jvp, linearize, make_graph, stop_gradient, value_and_grad, vjp
+from wichi.transforms import grad, jit, make_graph, stop_gradient, value_and_grad
 from wichi.value import Value
 
 __version__ = "0.1.0"

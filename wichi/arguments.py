@@ -11,6 +11,7 @@ import numpy as np
 from wichi import pytree
 from wichi.errors import ArgumentError, DtypeError
 from wichi.numpy._writing import MaskedPart
+from wichi.ops.shaping import cast
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval, Graph
@@ -51,6 +52,13 @@ def leaf_aval(x: Any) -> Aval:
     if isinstance(x, bool | int | float):
         return Aval((), np.dtype(type(x)), not isinstance(x, bool))
     raise TypeError
+
+
+def as_typed(x: Any, aval: Aval) -> Any:
+    """A leaf as a value of exactly this dtype."""
+    if isinstance(x, Boxed):
+        return x if x.dtype == aval.dtype else cast(x, dtype=aval.dtype)
+    return np.asarray(x, aval.dtype)[()]
 
 
 def explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> NoReturn:

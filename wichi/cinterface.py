@@ -15,13 +15,14 @@ import numpy as np
 
 from wichi import pytree
 from wichi.arguments import input_names
-from wichi.compiled import Transformed, check_captures
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, KernelError
 from wichi.trace import frames
+from wichi.traces import check_captures
 from wichi.transforms import jit
 
 if TYPE_CHECKING:
-    from wichi.kernels.schedule import Plan
+    from wichi.kernels.plans import Plan
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "vector": (ctypes.c_double, [ctypes.c_int, ctypes.POINTER(ctypes.c_double)]),

@@ -14,15 +14,16 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.arguments import leaf_aval
-from wichi.compiled import Runnable, Transformed
+from wichi.arguments import as_typed, leaf_aval
+from wichi.binding import at_top, bind_graph, is_eager, trace_body, with_consts
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, LoopError
 from wichi.ops.shaping import cast
 from wichi.trace import bodies, branches, frames, scans, whiles
 from wichi.trace.boxed import Boxed
-from wichi.trace.ir import Aval, Eqn, Graph, Var
-from wichi.trace.primitive import Primitive, aval_of
-from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.trace.ir import Graph, Var
+from wichi.trace.primitive import aval_of
+from wichi.trace.tracer import Traced, Tracer, trace
 from wichi.transforms import AsItIs
 
 
@@ -86,7 +87,7 @@ def scan(
         y_tree[:] = [out_tree]
         return new, ys, new_tree
 
-    traced, init_avals = _trace_body("scan", one, init, row_avals)
+    traced, init_avals = trace_body("scan", one, init, row_avals)
     body, consts = with_consts(traced, len(carries) + len(rows))
     operands = [*consts, *[as_typed(x, a) for x, a in zip(carries, init_avals, strict=True)], *rows]
     outs = bind_graph(
@@ -167,7 +168,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         new, new_tree = pytree.flatten(body_fun(pytree.unflatten(tree, values)))
         return new, [], new_tree
 
-    traced, avals = _trace_body("while_loop", one, init_val, [])
+    traced, avals = trace_body("while_loop", one, init_val, [])
     body, consts = with_consts(traced, len(carries))
 
     def ask(*values: Any) -> list[Any]:
@@ -272,15 +273,6 @@ def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = 
     return pytree.tree_map(whole, first, found)
 
 
-# --- what they share -------------------------------------------------------------------------------------------------
-def is_eager(*trees: Any) -> bool:
-    return any(isinstance(x, Boxed) and not isinstance(x, Tracer) for x in pytree.leaves(trees))
-
-
-def at_top(*trees: Any) -> bool:
-    return not is_tracing() and not any(isinstance(x, Boxed) for x in pytree.leaves(trees))
-
-
 def _scan_eagerly(f: Callable[..., Any], init: Any, xs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
     rows = pytree.leaves(xs)
     rounds = range(_length(rows, xs, length))
@@ -308,80 +300,6 @@ def _length(rows: Sequence[Any], xs: Any, length: int | None) -> int:
         listed = ", ".join(f"{n}: {size}" for n, size in found.items())
         raise LoopError(f"scan: the lengths disagree ({listed}).", at=at)
     return next(iter(found.values()))
-
-
-def _trace_body(
-    name: str, one: Callable[..., tuple[list[Any], list[Any], pytree.TreeDef]], init: Any, more: Sequence[Aval]
-) -> tuple[Traced, list[Aval]]:
-    """The body, traced with carries of types that it keeps; a weak number takes the type that the body gives it."""
-    leaves, tree = pytree.flatten(init)
-    avals = [leaf_aval(x) for x in leaves]
-    weak = [a.weak for a in avals]
-    avals = [a._replace(weak=False) for a in avals]
-    seen: list[Any] = []
-    while True:
-
-        def flat(*values: Any) -> list[Any]:
-            new, ys, new_tree = one(*values)
-            seen[:] = [new_tree]
-            return [*new, *ys]
-
-        traced = trace(flat, [*avals, *more], name=name)
-        if seen[0] != tree:
-            raise LoopError(
-                f"The carry of {name} changes its tree: it begins as {tree} and the body returns {seen[0]}.",
-                at=frames.describe(frames.user_where()),
-                because="each round must hand the next one what it was handed itself",
-            )
-        new = [o.aval for o in traced.graph.outs[: len(avals)]]
-        better = [
-            b._replace(weak=False) if w and not a.shape and a.dtype.kind == "i" and b.dtype.kind == "f" else a
-            for a, b, w in zip(avals, new, weak, strict=True)
-        ]
-        if better == avals:
-            break
-        avals = better
-    for path, a, b in zip(pytree.paths(tree), avals, new, strict=True):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise LoopError(
-                f"The carry of {name} changes: carry{path} begins as {a} and the body returns {b}.",
-                at=frames.describe(frames.user_where()),
-                because="each round must hand the next one what it was handed itself",
-                fix=_carry_fix(a, b),
-            )
-    return traced, avals
-
-
-def _carry_fix(a: Aval, b: Aval) -> str:
-    if a.shape == b.shape:
-        return f"begin with {b.dtype}: np.asarray(init, np.{b.dtype.name})"
-    return f"begin with the shape that the body returns: np.zeros({b.shape})"
-
-
-def with_consts(traced: Traced, given: int, in_front: bool = True) -> tuple[Graph, list[Any]]:
-    """The graph with its captured values and arrays as inputs before the others (or after them), and these."""
-    graph, arrays = bodies.closed(traced.graph)
-    own, held = graph.ins[:given], graph.ins[given:]
-    ins = (*held, *own) if in_front else (*own, *held)
-    return Graph(ins, graph.eqns, graph.outs), [*traced.captured, *arrays]
-
-
-def as_typed(x: Any, aval: Aval) -> Any:
-    """A leaf as a value of exactly this type."""
-    if isinstance(x, Boxed):
-        return x if x.dtype == aval.dtype else cast(x, dtype=aval.dtype)
-    return np.asarray(x, aval.dtype)[()]
-
-
-def bind_graph(prim: Primitive, operands: Sequence[Any], **params: Any) -> Sequence[Any]:
-    """The results; computed now, in native code, if nothing is being traced among the operands."""
-    if any(isinstance(x, Boxed) for x in operands):
-        outs: Sequence[Any] = prim(*operands, **params)
-        return outs
-    ins = tuple(Var(aval_of(x)._replace(weak=False)) for x in operands)
-    bound = tuple(Var(a) for a in prim.type(*[v.aval for v in ins], **params))
-    graph = Graph(ins, (Eqn(prim, ins, params, bound, frames.user_where()),), bound)
-    return Runnable(graph)(operands)
 
 
 def _choose(name: str, index: Any, functions: Sequence[Callable[..., Any]], operands: Sequence[Any]) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.arguments import leaf_aval
-from wichi.control import as_typed, bind_graph, with_consts
+from wichi.arguments import as_typed, leaf_aval
+from wichi.binding import bind_graph, with_consts
 from wichi.errors import ArgumentError
 from wichi.trace import callbacks, calls, frames
 from wichi.trace.boxed import Boxed

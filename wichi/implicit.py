@@ -11,17 +11,18 @@ from typing import Any
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.arguments import leaf_aval
+from wichi.arguments import as_typed, leaf_aval
+from wichi.binding import at_top, bind_graph, is_eager, with_consts
 from wichi.compiled import Transformed
-from wichi.control import as_typed, at_top, bind_graph, is_eager, with_consts
 from wichi.errors import ArgumentError
+from wichi.linear import jvp
 from wichi.trace import calls, frames
 from wichi.trace.evaluate import evaluate
 from wichi.trace.forward import is_float, jvp_values
 from wichi.trace.ir import Aval, Graph
 from wichi.trace.reverse import transposed, vjp_values
 from wichi.trace.tracer import trace
-from wichi.transforms import AsItIs, jvp
+from wichi.transforms import AsItIs
 
 Values = Sequence[Any]
 

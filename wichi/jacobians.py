@@ -18,8 +18,9 @@ from wichi.arguments import leaf_aval
 from wichi.batching import vmap
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, DtypeError
+from wichi.linear import jvp, vjp
 from wichi.trace import frames
-from wichi.transforms import AsItIs, grad, jvp, vjp
+from wichi.transforms import AsItIs, grad
 
 
 def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:

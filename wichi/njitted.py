@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from wichi import pytree
-from wichi.compiled import Transformed, check_captures
+from wichi.compiled import Transformed
 from wichi.errors import ArgumentError
 from wichi.trace import frames
+from wichi.traces import check_captures
 from wichi.transforms import jit
 
 

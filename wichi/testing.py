@@ -10,7 +10,7 @@ import numpy as np
 from wichi import pytree
 from wichi.arguments import input_names, leaf_aval
 from wichi.errors import GradientError
-from wichi.transforms import jvp, vjp
+from wichi.linear import jvp, vjp
 
 
 def check_grads(

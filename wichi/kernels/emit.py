@@ -16,7 +16,6 @@ from llvmlite import ir
 
 from wichi.kernels import emit_calls, scalars
 from wichi.kernels.loops import (
-    INTERRUPTED,
     Accumulate,
     Assign,
     Begin,
@@ -37,7 +36,6 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
-    Place,
     Poll,
     Program,
     Read,
@@ -45,8 +43,9 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
-    Value,
     While,
+    extents_of,
+    may_be_masked,
     neutral,
     walk,
 )  # fmt: skip
@@ -118,7 +117,7 @@ class NestEmitter:
     def _load_sizes(self, nest: Nest) -> None:
         """All sizes at the top, once: they are invariant, and loops stay clean."""
         for s in walk(nest.body):
-            for extent in _extents(s):
+            for extent in extents_of(s):
                 if not isinstance(extent, int) and extent.slot not in self.size_values:
                     place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
                     self.size_values[extent.slot] = self.builder.load(place)
@@ -289,7 +288,7 @@ class NestEmitter:
         self.lanes, outer = s.lanes, self.varying
         self.varying = set(outer)
         self._counted(s, _I64(0), blocks, s.lanes)
-        if _may_be_masked(s):
+        if may_be_masked(s):
             self._last_block(s, blocks, extent)
             self.lanes, self.varying, self.counter = 0, outer, None
         else:
@@ -349,20 +348,6 @@ class NestEmitter:
             with otherwise:
                 self._emit(s.otherwise)
 
-    def poll(self, s: Poll) -> None:
-        b = self.builder
-        with b.goto_entry_block():
-            rounds = b.alloca(_I64)
-            b.store(_I64(0), rounds)
-        count = b.add(b.load(rounds), _I64(1))
-        b.store(count, rounds)
-        address = b.load(b.gep(self.numbers, [_I64(s.slot)], inbounds=True))
-        due = b.icmp_unsigned("==", b.urem(count, _I64(s.every)), _I64(0))
-        with b.if_then(b.and_(due, b.icmp_signed("!=", address, _I64(0))), likely=False):
-            ask = b.inttoptr(address, ir.FunctionType(_I64, []).as_pointer())
-            with b.if_then(b.icmp_signed("!=", b.call(ask, []), _I64(0)), likely=False):
-                b.store(_I64(INTERRUPTED), self.status)
-
     # --- reductions ---
 
     def begin(self, s: Begin) -> None:
@@ -412,41 +397,12 @@ class NestEmitter:
         self.bind(s.out, value, begun.dtype)
 
 
-def _may_be_masked(loop: Loop) -> bool:
-    """Whether the last block can run under a mask: it stores densely, and reads at places known from counters alone."""
-    inside = {s.out for s in loop.body if isinstance(s, Load | Compute)}
-    for s in loop.body:
-        if isinstance(s, Load | Store) and any(v in inside for v, _ in s.index.terms):
-            return False
-        if isinstance(s, Store) and (loop.counter, 1) not in s.index.terms:
-            return False
-    return True
-
-
-def _extents(s: Statement) -> list[Extent]:
-    if isinstance(s, Load | Store):
-        return [s.index.offset, *(stride for _, stride in s.index.terms)]
-    if isinstance(s, Loop):
-        return [s.extent]
-    if isinstance(s, Grow):
-        return [s.width]
-    if isinstance(s, HostCall):
-        return [e for p in s.arguments for e in (p.at.offset, *(x for _, x in p.at.terms))]
-    if isinstance(s, Library):
-        at = [e for p in s.arguments if isinstance(p, Place) for e in (p.at.offset, *(x for _, x in p.at.terms))]
-        return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
-    if isinstance(s, Gemm):
-        places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
-        return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
-    return []
-
-
 _EMIT: dict[type, Callable[[NestEmitter, Any], None]] = {
     Literal: NestEmitter.literal, RuntimeScalar: NestEmitter.runtime_scalar, Compute: NestEmitter.compute,
     Load: NestEmitter.load, Store: NestEmitter.store, Begin: NestEmitter.begin, Accumulate: NestEmitter.accumulate,
     End: NestEmitter.end, Declare: NestEmitter.declare, Assign: NestEmitter.assign, Read: NestEmitter.read,
     Check: NestEmitter.check, Loop: NestEmitter.loop, Gemm: emit_calls.gemm, While: NestEmitter.repeat,
-    Branch: NestEmitter.branch, Poll: NestEmitter.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
+    Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
     Free: emit_calls.free, Library: emit_calls.library, LoadInteger: emit_calls.load_integer,
     HostCall: emit_calls.host_call,
 }  # fmt: skip

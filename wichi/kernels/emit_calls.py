@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 
 from wichi.kernels import scalars
-from wichi.kernels.loops import Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Tape, Value
+from wichi.kernels.loops import INTERRUPTED, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
 
 if TYPE_CHECKING:
     from wichi.kernels.emit import NestEmitter
@@ -181,3 +181,18 @@ def blas(e: NestEmitter, name: str, args: Sequence[Any]) -> None:
 
 def _flag(transposed: bool) -> Any:
     return _I8(ord("T" if transposed else "N"))
+
+
+def poll(e: NestEmitter, s: Poll) -> None:
+    b = e.builder
+    with b.goto_entry_block():
+        rounds = b.alloca(_I64)
+        b.store(_I64(0), rounds)
+    count = b.add(b.load(rounds), _I64(1))
+    b.store(count, rounds)
+    address = b.load(b.gep(e.numbers, [_I64(s.slot)], inbounds=True))
+    due = b.icmp_unsigned("==", b.urem(count, _I64(s.every)), _I64(0))
+    with b.if_then(b.and_(due, b.icmp_signed("!=", address, _I64(0))), likely=False):
+        ask = b.inttoptr(address, ir.FunctionType(_I64, []).as_pointer())
+        with b.if_then(b.icmp_signed("!=", b.call(ask, []), _I64(0)), likely=False):
+            b.store(_I64(INTERRUPTED), e.status)

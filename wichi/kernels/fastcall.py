@@ -28,7 +28,7 @@ from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
 
 if TYPE_CHECKING:
-    from wichi.kernels.schedule import Plan
+    from wichi.kernels.plans import Plan
 
 _SMALL = 1 << 17  # bytes: programs that touch less keep the GIL, and one workspace if they never offer it to others
 _METH_FASTCALL = 0x0080

@@ -13,7 +13,8 @@ from typing import Any
 
 from wichi.kernels.layout import Layout
 from wichi.kernels.loops import neutral
-from wichi.kernels.writer import Scalar, Writer
+from wichi.kernels.numbers import Scalar
+from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Pointwise, Reduction
 

@@ -362,3 +362,33 @@ def neutral(op: str, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "b":
         return dtype.type(op == "minimum")
     return dtype.type(np.iinfo(dtype).min if op == "maximum" else np.iinfo(dtype).max)
+
+
+def extents_of(s: Statement) -> list[Extent]:
+    """The sizes, strides and offsets that a statement names."""
+    if isinstance(s, Load | Store):
+        return [s.index.offset, *(stride for _, stride in s.index.terms)]
+    if isinstance(s, Loop):
+        return [s.extent]
+    if isinstance(s, Grow):
+        return [s.width]
+    if isinstance(s, HostCall):
+        return [e for p in s.arguments for e in (p.at.offset, *(x for _, x in p.at.terms))]
+    if isinstance(s, Library):
+        at = [e for p in s.arguments if isinstance(p, Place) for e in (p.at.offset, *(x for _, x in p.at.terms))]
+        return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
+    if isinstance(s, Gemm):
+        places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
+        return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
+    return []
+
+
+def may_be_masked(loop: Loop) -> bool:
+    """Whether the last block can run under a mask: it stores densely, and reads at places known from counters alone."""
+    inside = {s.out for s in loop.body if isinstance(s, Load | Compute)}
+    for s in loop.body:
+        if isinstance(s, Load | Store) and any(v in inside for v, _ in s.index.terms):
+            return False
+        if isinstance(s, Store) and (loop.counter, 1) not in s.index.terms:
+            return False
+    return True

@@ -20,7 +20,8 @@ from wichi.errors import ArgumentError, IndexRangeError, KernelError, LoopError,
 from wichi.kernels import cache, interrupts
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
-from wichi.kernels.schedule import Plan, plan
+from wichi.kernels.plans import Plan
+from wichi.kernels.schedule import plan
 from wichi.trace import frames
 from wichi.trace.captured import Dependency
 from wichi.trace.ir import Eqn, Graph

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from wichi.kernels.loops import neutral
-from wichi.kernels.writer import Writer, mapped
+from wichi.kernels.numbers import mapped
+from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Const, Eqn, Graph, Var, graphs_in
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
 

@@ -17,51 +17,15 @@ import numpy as np
 from wichi.kernels.fused import write_fused
 from wichi.kernels.layout import Layout
 from wichi.kernels.loops import Buffer, Program, Size
+from wichi.kernels.plans import Plan, Step
 from wichi.kernels.product import fits_blas, write_product
 from wichi.kernels.shared import Arena, Shared, stands_for_equations, words_of
-from wichi.kernels.writer import INTERRUPT_CHECK, Writer
+from wichi.kernels.writer import Writer
 from wichi.ops.shaping import copy
-from wichi.trace.callbacks import HostFunction
-from wichi.trace.ir import Atom, Aval, Const, Eqn, Graph, Var, expanded
+from wichi.trace.ir import Atom, Const, Eqn, Graph, Var, expanded
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
 
 _MOST_EQUATIONS = 150  # of one nest: keeps functions at a few hundred statements
-
-
-@dataclass(slots=True)
-class Step:
-    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others."""
-
-    eqns: list[Eqn]
-    shape: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A program and the run-time arguments that make it this graph's."""
-
-    program: Program
-    sizes: np.ndarray[Any, Any]
-    scalars: np.ndarray[Any, Any]
-    inputs: tuple[Aval, ...]
-    constants: tuple[np.ndarray[Any, Any], ...]  # read by reference at each call
-    outputs: tuple[Aval, ...]  # those that are arrays of their own
-    arena_bytes: int
-    failures: tuple[tuple[str, Eqn], ...]  # status k + 1: what failed, and in which equation
-    steps: tuple[Step, ...]  # the equations of each nest, for people
-    numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
-    donated: tuple[tuple[int, int], ...]  # results written into inputs: (the result's place, the input's)
-    homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
-
-    @property
-    def interruptible(self) -> bool:
-        """Whether there is a loop that may not end, or a Python function that may take its time."""
-        return any(x is INTERRUPT_CHECK or isinstance(x, HostFunction) for x in self.numbers)
-
-    def bytes_touched(self) -> int:
-        """The memory of inputs, captured arrays, outputs and the arena."""
-        avals = (*self.inputs, *self.outputs)
-        return self.arena_bytes + sum(a.size * a.dtype.itemsize for a in avals) + sum(c.nbytes for c in self.constants)
 
 
 def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:

@@ -48,57 +48,12 @@ from wichi.kernels.loops import (
     neutral,
     walk,
 )  # fmt: skip
-from wichi.kernels.schedule import Plan, plan
+from wichi.kernels.plans import Plan
+from wichi.kernels.schedule import plan
+from wichi.kernels.source_helpers import HELPERS
 from wichi.trace.ir import Graph
 from wichi.trace.show import Names, equation, text
 
-_HELPERS = {
-    "joined": '''def joined(lanes, combine):
-    """The lanes of an accumulator, joined by halves."""
-    while len(lanes) > 1:
-        half = len(lanes) // 2
-        lanes = [combine(lanes[i], lanes[i + half]) for i in range(half)]
-    return lanes[0]''',
-    "matrix": '''def matrix(buffer, offset, rows, columns, lead, transposed):
-    """A matrix within a flat buffer, read as it lies."""
-    step = buffer.itemsize
-    strides = (step, lead * step) if transposed else (lead * step, step)
-    return np.lib.stride_tricks.as_strided(buffer[offset:], (rows, columns), strides)''',
-    "getrf": '''def getrf(m, n, a, lead, pivots):
-    """LAPACK's: factors in the place of the matrix (columns; pivots count from 1)."""
-    from scipy.linalg import lapack
-
-    kind = lapack.dgetrf if a.dtype == np.float64 else lapack.sgetrf
-    factors, found, info = kind(matrix(a, 0, m, n, lead, True))
-    matrix(a, 0, m, n, lead, True)[...] = factors
-    pivots[:n] = found + 1''',
-    "getrs": """def getrs(trans, n, columns, a, lead, pivots, b, b_lead):
-    from scipy.linalg import lapack
-
-    kind = lapack.dgetrs if a.dtype == np.float64 else lapack.sgetrs
-    right = matrix(b, 0, n, columns, b_lead, True)
-    right[...] = kind(matrix(a, 0, n, n, lead, True), pivots[:n] - 1, right, trans=trans == "T")[0]""",
-    "potrf": '''def potrf(triangle, n, a, lead):
-    """The lower triangle of rows."""
-    lower = matrix(a, 0, n, n, lead, False)
-    lower[...] = np.linalg.cholesky(lower)''',
-    "trsm": '''def trsm(side, triangle, trans, diagonal, m, n, scale, a, lead, b, b_lead):
-    """X A = B of columns, which is A X = B of rows with the other triangle."""
-    rows = matrix(a, 0, n, n, lead, False)
-    part = np.tril(rows) if triangle == "U" else np.triu(rows)
-    right = matrix(b, 0, n, m, b_lead, False)
-    right[...] = np.linalg.solve(part.T if trans == "T" else part, right)''',
-    "where": """def where(condition, x, y):
-    return x if condition else y""",
-    "erf": """def erf(x):
-    from scipy.special import erf
-
-    return erf(x)""",
-    "within": '''def within(arena, offset, dtype):
-    """The memory of an intermediate array, from a byte of the arena on."""
-    tail = arena[offset:]
-    return tail[: len(tail) // dtype.itemsize * dtype.itemsize].view(dtype)''',
-}
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "and": "&", "or": "|", "xor": "^",
@@ -125,15 +80,15 @@ def source(graph: Graph) -> str:
         nests.append(_nest(nest, number, notes, buffers, planned.sizes))
     program = _program(planned, buffers, _identifiers(graph.in_names))
     body = [*nests, program]
-    helpers = [code for helper, code in _HELPERS.items() if any(f"{helper}(" in part for part in body)]
-    if any("matrix(" in code for code in helpers) and _HELPERS["matrix"] not in helpers:
-        helpers.insert(0, _HELPERS["matrix"])
+    helpers = [code for helper, code in HELPERS.items() if any(f"{helper}(" in part for part in body)]
+    if any("matrix(" in code for code in helpers) and HELPERS["matrix"] not in helpers:
+        helpers.insert(0, HELPERS["matrix"])
     return heading + "\n\nimport numpy as np\n\n\n" + "\n\n\n".join([*helpers, *body]) + "\n"
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
     """Different Python names like ``names``: ``params['w']`` becomes ``params_w``."""
-    taken = {"np", "sizes", "scalars", "arena", "program", *_HELPERS, *keyword.kwlist}
+    taken = {"np", "sizes", "scalars", "arena", "program", *HELPERS, *keyword.kwlist}
     found = []
     for name in names:
         plain = re.sub(r"\W+", "_", name).strip("_") or "x"

@@ -15,8 +15,8 @@ from llvmlite import ir
 from wichi.errors import ArgumentError
 from wichi.kernels import link
 from wichi.kernels.emit import emit_program
+from wichi.kernels.plans import Plan
 from wichi.kernels.program import dense
-from wichi.kernels.schedule import Plan
 from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.callbacks import HostFunction
 

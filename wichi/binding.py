@@ -1,0 +1,91 @@
+"""How user functions become bodies of equations that hold graphs, and how such an equation is bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wichi import pytree
+from wichi.arguments import leaf_aval
+from wichi.errors import LoopError
+from wichi.trace import bodies, frames
+from wichi.trace.boxed import Boxed
+from wichi.trace.ir import Aval, Eqn, Graph, Var
+from wichi.trace.primitive import Primitive, aval_of
+from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.traces import Runnable
+
+
+def is_eager(*trees: Any) -> bool:
+    return any(isinstance(x, Boxed) and not isinstance(x, Tracer) for x in pytree.leaves(trees))
+
+
+def at_top(*trees: Any) -> bool:
+    return not is_tracing() and not any(isinstance(x, Boxed) for x in pytree.leaves(trees))
+
+
+def trace_body(
+    name: str, one: Callable[..., tuple[list[Any], list[Any], pytree.TreeDef]], init: Any, more: Sequence[Aval]
+) -> tuple[Traced, list[Aval]]:
+    """The body, traced with carries of types that it keeps; a weak number takes the type that the body gives it."""
+    leaves, tree = pytree.flatten(init)
+    avals = [leaf_aval(x) for x in leaves]
+    weak = [a.weak for a in avals]
+    avals = [a._replace(weak=False) for a in avals]
+    seen: list[Any] = []
+    while True:
+
+        def flat(*values: Any) -> list[Any]:
+            new, ys, new_tree = one(*values)
+            seen[:] = [new_tree]
+            return [*new, *ys]
+
+        traced = trace(flat, [*avals, *more], name=name)
+        if seen[0] != tree:
+            raise LoopError(
+                f"The carry of {name} changes its tree: it begins as {tree} and the body returns {seen[0]}.",
+                at=frames.describe(frames.user_where()),
+                because="each round must hand the next one what it was handed itself",
+            )
+        new = [o.aval for o in traced.graph.outs[: len(avals)]]
+        better = [
+            b._replace(weak=False) if w and not a.shape and a.dtype.kind == "i" and b.dtype.kind == "f" else a
+            for a, b, w in zip(avals, new, weak, strict=True)
+        ]
+        if better == avals:
+            break
+        avals = better
+    for path, a, b in zip(pytree.paths(tree), avals, new, strict=True):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise LoopError(
+                f"The carry of {name} changes: carry{path} begins as {a} and the body returns {b}.",
+                at=frames.describe(frames.user_where()),
+                because="each round must hand the next one what it was handed itself",
+                fix=_carry_fix(a, b),
+            )
+    return traced, avals
+
+
+def _carry_fix(a: Aval, b: Aval) -> str:
+    if a.shape == b.shape:
+        return f"begin with {b.dtype}: np.asarray(init, np.{b.dtype.name})"
+    return f"begin with the shape that the body returns: np.zeros({b.shape})"
+
+
+def with_consts(traced: Traced, given: int, in_front: bool = True) -> tuple[Graph, list[Any]]:
+    """The graph with its captured values and arrays as inputs before the others (or after them), and these."""
+    graph, arrays = bodies.closed(traced.graph)
+    own, held = graph.ins[:given], graph.ins[given:]
+    ins = (*held, *own) if in_front else (*own, *held)
+    return Graph(ins, graph.eqns, graph.outs), [*traced.captured, *arrays]
+
+
+def bind_graph(prim: Primitive, operands: Sequence[Any], **params: Any) -> Sequence[Any]:
+    """The results; computed now, in native code, if nothing is being traced among the operands."""
+    if any(isinstance(x, Boxed) for x in operands):
+        outs: Sequence[Any] = prim(*operands, **params)
+        return outs
+    ins = tuple(Var(aval_of(x)._replace(weak=False)) for x in operands)
+    bound = tuple(Var(a) for a in prim.type(*[v.aval for v in ins], **params))
+    graph = Graph(ins, (Eqn(prim, ins, params, bound, frames.user_where()),), bound)
+    return Runnable(graph)(operands)

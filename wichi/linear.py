@@ -1,0 +1,170 @@
+"""Derivatives as linear maps at a point: ``jvp``, ``linearize`` and ``vjp``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wichi import pytree
+from wichi.arguments import as_typed, input_names, leaf_aval
+from wichi.errors import ArgumentError
+from wichi.trace import forward, frames, reverse
+from wichi.trace.ir import Aval, Graph
+from wichi.traces import CompiledTrace, Runnable
+from wichi.transforms import jit
+
+R = TypeVar("R")
+
+
+def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
+    """The result of ``fn`` at ``primals`` and its change along ``tangents`` (forward mode).
+
+    Args:
+        fn: a function of ``len(primals)`` positional arguments.
+        primals, tangents: sequences of trees of the same structure and shapes. Tangents of integer and bool leaves
+            are ignored.
+
+    Returns:
+        ``(result, tangent of the result)``, two trees of the same structure; integer results have tangent zero.
+
+    Raises:
+        ArgumentError: the tangents do not fit the primals.
+
+    >>> import numpy as np, wichi
+    >>> wichi.jvp(np.sin, (0.0,), (2.0,))
+    (np.float64(0.0), np.float64(2.0))
+    """
+    found, leaves = _traced(fn, tuple(primals))
+    graph = found.run.graph
+    dots = _fitting(
+        "tangents of jvp", tuple(tangents), tuple(primals), input_names(fn, pytree.flatten((tuple(primals), {}))[1])
+    )
+    which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
+    pushed = _derived(found, "jvp", lambda: Runnable(forward.jvp(graph, which)))
+    results = pushed([*leaves, *found.captured, *(as_typed(dots[i], graph.ins[i].aval) for i in which)])
+    count = len(graph.outs)
+    out_dots = _with_zeros([o.aval for o in graph.outs], results[count:])
+    return pytree.unflatten(found.out_tree, results[:count]), pytree.unflatten(found.out_tree, out_dots)
+
+
+def linearize(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The result of ``fn`` at ``primals`` and its derivative there, as a linear function of tangents.
+
+    Returns:
+        ``(result, push)``. ``push(*tangents)`` takes trees like the primals and answers one like the result. The
+        point is evaluated once; what the derivative needs of it is kept by ``push``.
+
+    >>> import numpy as np, wichi
+    >>> y, push = wichi.linearize(np.sin, 0.0)
+    >>> push(2.0)
+    np.float64(2.0)
+    """
+    found, leaves = _traced(fn, primals)
+    graph = found.run.graph
+    which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
+
+    def halves() -> tuple[Runnable, Runnable]:
+        full = forward.jvp(graph, which)
+        first, second = reverse.split(full, len(graph.ins), len(graph.outs))
+        return Runnable(first), Runnable(second)
+
+    first, second = _derived(found, "linearize", halves)
+    results = first([*leaves, *found.captured])
+    outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
+
+    def push(*tangents: Any) -> Any:
+        names = input_names(fn, pytree.flatten((primals, {}))[1])
+        dots = _fitting("tangents of linearize", tangents, primals, names)
+        moved = second([*residuals, *(as_typed(dots[i], graph.ins[i].aval) for i in which)])
+        return pytree.unflatten(found.out_tree, _with_zeros([o.aval for o in graph.outs], moved))
+
+    return pytree.unflatten(found.out_tree, outs), push
+
+
+def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
+    """The result of ``fn`` at ``primals`` and a function that pulls cotangents back (reverse mode).
+
+    Returns:
+        ``(result, pullback)``, or ``(result, pullback, aux)`` with ``has_aux``. ``pullback(cotangent)`` takes a tree
+        like the result and answers a tuple with one gradient tree a primal. The forward pass runs once; what the
+        backward pass needs of it is kept by the pullback. Gradients of integer leaves are zeros.
+
+    Raises:
+        ArgumentError: the cotangent does not fit the result.
+
+    >>> import numpy as np, wichi
+    >>> y, pullback = wichi.vjp(np.sin, 0.0)
+    >>> pullback(1.0)
+    (np.float64(1.0),)
+    """
+    found, leaves = _traced(fn, primals)
+    graph, main_tree, aux_tree = found.run.graph, found.out_tree, None
+    if has_aux:
+        children = main_tree.children() if main_tree.type is tuple else []
+        if len(children) != 2:
+            raise ArgumentError(
+                "The function must return a pair (result, aux) under has_aux=True.",
+                at=frames.describe(frames.user_where()),
+                fix="return result, anything_else",
+            )
+        main_tree, aux_tree = children
+    count = main_tree.num_leaves
+    first, second = _derived(found, ("vjp", count), lambda: _halves(graph, count, len(leaves)))
+    results = first([*leaves, *found.captured])
+    outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
+    main = pytree.unflatten(main_tree, outs[:count])
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        cts = _fitting("cotangent of vjp", cotangent, main, ["result" + p for p in pytree.paths(main_tree)])
+        floats = [as_typed(c, o.aval) for c, o in zip(cts, graph.outs, strict=False) if o.aval.dtype.kind == "f"]
+        bars = _with_zeros([v.aval for v in graph.ins[: len(leaves)]], second([*residuals, *floats]))
+        gradients: tuple[Any, ...] = pytree.unflatten(pytree.flatten(primals)[1], bars)
+        return gradients
+
+    return (main, pullback) if aux_tree is None else (main, pullback, pytree.unflatten(aux_tree, outs[count:]))
+
+
+def _traced(fn: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[CompiledTrace, list[Any]]:
+    leaves, treedef = pytree.flatten((primals, {}))
+    return jit(fn).find(leaves, treedef), leaves
+
+
+def _derived(found: CompiledTrace, key: Any, make: Callable[[], Any]) -> Any:
+    """What ``make`` made of this trace, once."""
+    if key not in found.derived:
+        found.derived[key] = make()
+    return found.derived[key]
+
+
+def _halves(graph: Graph, count: int, inputs: int) -> tuple[Runnable, Runnable]:
+    """Reverse mode of the first ``count`` outputs, cut where the cotangents come in."""
+    wrt = [i for i in range(inputs) if graph.ins[i].aval.dtype.kind == "f"]
+    full = reverse.vjp(graph, wrt, count=count)
+    first, second = reverse.split(full, len(graph.ins), len(graph.outs))
+    return Runnable(first), Runnable(second)
+
+
+def _fitting(what: str, given: Any, wanted: Any, names: Sequence[str]) -> list[Any]:
+    """The leaves of ``given``, a tree that must have the structure and shapes of ``wanted``."""
+    (leaves, tree), (models, model_tree) = pytree.flatten(given), pytree.flatten(wanted)
+    at = frames.describe(frames.user_where())
+    if tree != model_tree:
+        raise ArgumentError(
+            f"The {what} are a tree of another structure.", at=at, value=f"{tree} where {model_tree} fits"
+        )
+    for name, leaf, model in zip(names, leaves, models, strict=True):
+        if leaf_aval(leaf).shape != leaf_aval(model).shape:
+            raise ArgumentError(
+                f"The {what}: {leaf_aval(leaf)} was given for {name}, which is {leaf_aval(model)}.",
+                at=at,
+                because="tangents and cotangents have the shapes of what they belong to",
+            )
+    return leaves
+
+
+def _with_zeros(avals: Sequence[Aval], derivatives: Sequence[Any]) -> list[Any]:
+    """The derivatives of the float values in turn; zeros for the integers between them."""
+    rest = iter(derivatives)
+    return [next(rest) if a.dtype.kind == "f" else np.zeros(a.shape, a.dtype)[()] for a in avals]
