@@ -80,6 +80,14 @@ def test_inside_a_loop_and_batched_by_hand():
     np.testing.assert_allclose(g, (inverse @ inverse @ inverse).T @ B)
 
 
+def test_eager_tensors():
+    a = wichi.Tensor(A)
+    loss = np.sum(np.linalg.solve(a, B) ** 2) + np.linalg.slogdet(a)[1]
+    loss.backward()
+    g = wichi.grad(lambda a: np.sum(np.linalg.solve(a, B) ** 2) + np.linalg.slogdet(a)[1])(A)
+    np.testing.assert_allclose(a.grad, g, rtol=1e-10)
+
+
 def test_float32_stays_float32():
     out = wichi.jit(np.linalg.solve)(A.astype("f4"), B.astype("f4"))
     assert out.dtype == np.float32

@@ -51,6 +51,11 @@ class _Static:
         found, rest = self._of(args)
         return found.source(*rest, **kwargs)
 
+    def memory(self, *args: Any, **kwargs: Any) -> Any:
+        """The bytes that a call with these arguments takes; see ``jit``."""
+        found, rest = self._of(args)
+        return found.memory(*rest, **kwargs)
+
     def _of(self, args: tuple[Any, ...]) -> tuple[Transformed[..., Any], list[Any]]:
         at = frames.describe(frames.user_where())
         count = len(args)

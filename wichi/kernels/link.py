@@ -25,18 +25,7 @@ _LIBM = (
     "trunc", "rint",
 )  # fmt: skip
 _MEMORY = ("memset", "memcpy", "memmove", "realloc", "free")
-RESOLVED = frozenset(
-    [
-        *_LIBM,
-        *(f"{n}f" for n in _LIBM),
-        "memset",
-        "memcpy",
-        "memmove",
-        "realloc",
-        "free",
-        *(f"wichi_{n}" for n in blas.ROUTINES),
-    ]
-)
+RESOLVED = frozenset([*_LIBM, *(f"{n}f" for n in _LIBM), *_MEMORY, *(f"wichi_{n}" for n in blas.ROUTINES)])
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wichi.ops.shaping import broadcast, transpose
+from wichi.ops.shaping import transpose
 from wichi.trace.batch import vmap_values
 from wichi.trace.forward import zeros_like
 from wichi.trace.ir import Aval, Const, Eqn, Graph, Var
@@ -57,11 +57,6 @@ def avals_of(graph: Graph) -> list[Aval]:
 
 def or_zeros(value: Any, like: Any) -> Any:
     return zeros_like(like) if value is None else value
-
-
-def zeros(aval: Aval, beside: Any) -> Any:
-    return broadcast(aval.dtype.type(0), shape=aval.shape, axes=tuple(range(aval.ndim))) if aval.shape else (
-        aval.dtype.type(0))  # fmt: skip
 
 
 # Results of these are computed again on the way back rather than kept: a load costs as much.
