@@ -70,6 +70,21 @@ class TestRules:
         assert np.isclose(float(np.asarray(getattr(x.grad, "data", x.grad))), factor * 2 * np.cos(0.3))
 
 
+def test_eager_trees_in_and_out():
+    @wichi.custom_vjp
+    def f(p):
+        return {"out": p["a"] * p["b"], "other": p["a"]}
+
+    f.defvjp(
+        lambda p: ({"out": p["a"] * p["b"], "other": p["a"]}, p),
+        lambda p, ct: ({"a": 2.0 * ct["out"] * p["b"] + ct["other"], "b": 2.0 * ct["out"] * p["a"]},),
+    )
+    a, b = wichi.Tensor(3.0), wichi.Tensor(5.0)
+    found = f({"a": a, "b": b})
+    (found["out"] * 1.0 + found["other"] * 10.0).backward()
+    assert (float(np.asarray(a.grad)), float(np.asarray(b.grad))) == (20.0, 6.0)
+
+
 def test_trees_and_static_arguments():
     @wichi.custom_vjp
     def f(p, scale):

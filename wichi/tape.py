@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from wichi.errors import ArgumentError, InPlaceError, PlainArrayError, ShapeError
+from wichi.errors import ArgumentError, EscapedValueError, InPlaceError, PlainArrayError, ShapeError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.forward import add
@@ -53,8 +53,16 @@ class Recording:
         return Recorded(self, self.count - 1, value)
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        for a in args:
+            if isinstance(a, Boxed) and not (type(a) is Recorded and a.recording is self):
+                raise EscapedValueError(
+                    "A value from outside an operation on Tensors got into it, and its gradient would be lost.",
+                    at=frames.describe(frames.user_where()),
+                    because="an operation sees its arguments: Tensors, or lists, tuples and dicts of them",
+                    fix="give it as an argument, or x.detach().data if its gradient is not wanted",
+                )
         ins = tuple([a.data if isinstance(a, Boxed) else a for a in args])
-        slots = tuple([a.slot if type(a) is Recorded and a.recording is self else -1 for a in args])
+        slots = tuple([a.slot if type(a) is Recorded else -1 for a in args])
         if prim.whole is not None:
             wanted = [i for i, s in enumerate(slots) if s >= 0 and aval_of(ins[i]).dtype.kind == "f"]
             outs, pullback = prim.whole.vjp(ins, wanted, **params)
@@ -198,9 +206,13 @@ def refuse(
 
 
 def swapped(x: Any, swap: Callable[[Any], Any]) -> Any:
-    """``x`` with ``swap`` applied to what stands in nested lists, tuples and dicts."""
+    """``x`` with ``swap`` applied to what stands in nested lists, tuples, NamedTuples and dicts."""
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*[swapped(v, swap) for v in x])
     if type(x) in (list, tuple):  # arguments of NumPy functions nest two or three levels
         return type(x)([swapped(v, swap) for v in x])
+    if type(x) is dict:
+        return {k: swapped(v, swap) for k, v in x.items()}
     return swap(x)
 
 
