@@ -25,13 +25,14 @@ FLOORS = {
 ROOMS = {
     "optree": {"wichi.pytree"},
     "graphviz": {"wichi.trace.show"},
-    "numba": {"wichi.kernels.bridge", "wichi.kernels.door_native", "wichi.kernels.native"},
+    "numba": {"wichi.kernels.bridge"},
     "llvmlite": {
         "wichi.kernels.bridge",
         "wichi.kernels.door_native",
         "wichi.kernels.emit",
         "wichi.kernels.emit_calls",
         "wichi.kernels.link",
+        "wichi.kernels.native",
         "wichi.kernels.scalars",
         "wichi.kernels.standalone",
         "wichi.kernels.vecmath",

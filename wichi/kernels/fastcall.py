@@ -198,14 +198,14 @@ def _native_entry() -> tuple[int, Any]:
 
     stored = cache.load(key)
     linked = link.link(stored) if stored is not None else None
-    if linked is not None:
-        return linked.address, linked
-    from wichi.kernels.door_native import compile_door
+    if linked is None:
+        from wichi.kernels.door_native import compile_door
 
-    address, keep, code = compile_door()
-    if code is not None:
+        code = compile_door()
         cache.store(key, code)
-    return address, keep
+        linked = link.link(code)
+        assert linked is not None, "the entry calls nothing by name"
+    return linked.address, linked
 
 
 @functools.cache

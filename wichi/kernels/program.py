@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _programs: dict[str, NativeProgram] = {}
 _compiling = threading.Lock()  # one compile a program, whatever the number of threads that ask
-compile_count = 0  # programs that numba compiled in this process; those found on disk do not count
+compile_count = 0  # programs compiled in this process; those found on disk do not count
 
 
 def native(program: Program) -> NativeProgram:
@@ -58,12 +58,11 @@ def _from_disk_or_compiled(program: Program, text: str) -> NativeProgram:
         if linked is not None:
             return linked
         cache.reject(key, "holds code that does not link here")
-    from wichi.kernels.native import compile_program  # numba is imported with the first compile
+    from wichi.kernels.native import compile_program  # as link
 
     made, code = compile_program(program)
     compile_count += 1
-    if code is not None:
-        cache.store(key, code)
+    cache.store(key, code)
     return made
 
 

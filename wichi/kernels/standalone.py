@@ -40,7 +40,7 @@ def assemble_call(plan: Plan, entry: int, style: str) -> tuple[Any, Any]:
     held = [dense(x, x.dtype) for x in plan.constants]
     constants = [_I64(x.ctypes.data) for x in held]
     _write(module, "f", plan, style, lambda b: constants, call)
-    return link.assemble(str(module)), held
+    return link.assemble(str(module), "f", calls=("malloc", "free")), held
 
 
 def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
