@@ -52,6 +52,8 @@ from wichi.kernels.loops import (
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _WORDS = _I64.as_pointer()
+# A longer body of a vector loop is written once, for full and last blocks alike, under a mask that costs it little.
+_MOST_TWICE = 16
 
 
 def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) -> ir.Function:
@@ -284,11 +286,16 @@ class NestEmitter:
         if not s.lanes:
             self._counted(s, _I64(0), extent, 1)
             return
-        blocks = b.and_(extent, _I64(-s.lanes))
         self.lanes, outer = s.lanes, self.varying
         self.varying = set(outer)
+        maskable = may_be_masked(s)
+        if maskable and len(s.body) > _MOST_TWICE:
+            self._counted(s, _I64(0), extent, s.lanes, extent)
+            self.lanes, self.varying, self.counter = 0, outer, None
+            return
+        blocks = b.and_(extent, _I64(-s.lanes))
         self._counted(s, _I64(0), blocks, s.lanes)
-        if may_be_masked(s):
+        if maskable:
             self._last_block(s, blocks, extent)
             self.lanes, self.varying, self.counter = 0, outer, None
         else:
@@ -301,14 +308,21 @@ class NestEmitter:
             self.counter = (s.counter, start)
             self.varying = set()
             self.bind(s.counter, start, np.dtype("i8"))
-            steps = ir.Constant(ir.VectorType(_I64, s.lanes), list(range(s.lanes)))
-            left = scalars.splat(b, b.sub(stop, start), s.lanes)
-            self.mask = b.icmp_signed("<", steps, left)
+            self.mask = self._lanes_before(stop, start)
             self._emit(s.body)
             self.mask = None
 
-    def _counted(self, s: Loop, start: Any, stop: Any, step: int) -> None:
-        """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out."""
+    def _lanes_before(self, stop: Any, start: Any) -> Any:
+        """The lanes of the block from ``start`` on that lie before ``stop``."""
+        b = self.builder
+        steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        return b.icmp_signed("<", steps, scalars.splat(b, b.sub(stop, start), self.lanes))
+
+    def _counted(self, s: Loop, start: Any, stop: Any, step: int, masked_by: Any = None) -> None:
+        """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out.
+
+        ``masked_by``: each block runs under the mask of its lanes before that.
+        """
         b = self.builder
         before = b.block
         body, after = b.append_basic_block("body"), b.append_basic_block("after")
@@ -321,7 +335,9 @@ class NestEmitter:
             self.counter = (s.counter, counter)
         self.innermost = counter
         self.bind(s.counter, counter, np.dtype("i8"))
+        self.mask = self._lanes_before(masked_by, counter) if masked_by is not None else None
         self._emit(s.body)
+        self.mask = None
         self.innermost = outer
         following = b.add(counter, _I64(step), flags=("nsw", "nuw"))
         counter.add_incoming(following, b.block)

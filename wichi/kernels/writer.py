@@ -405,7 +405,7 @@ class Writer:
 
 def lane_count(widest: int) -> int:
     """Lanes of a vector loop whose widest value has that many bytes: 64 bytes a block."""
-    return 16 if widest <= 4 else 8
+    return 32 if widest <= 4 else 16
 
 
 def lanes_of(body: Sequence[Statement], counter: int) -> int:
