@@ -171,7 +171,7 @@ class Builder:
         """The atoms that hold ``prim(*ins, **params)``: simplified, folded, found again, or appended."""
         if prim.pointwise and len(ins) > 1:
             ins = self._fills_as_scalars(ins)
-        if prim.pointwise and (fill := self._fill(prim, ins, params)) is not None:
+        if prim.pointwise and (fill := self._fill(prim, ins, params) or self._spread_after(prim, ins, params)) is not None:
             return (fill,)
         if prim.simplify is not None:
             simpler = prim.simplify(self, ins, params)
@@ -214,6 +214,24 @@ class Builder:
         (number,) = self.emit(prim, tuple(s for s in scalars if s is not None), params)
         spread = prim.table["broadcast"]
         return self.emit(spread, (number,), {"shape": shape, "axes": tuple(range(len(shape)))})[0]
+
+    def _spread_after(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> Atom | None:
+        """An operation on arrays that are all spread alike: done before they are spread."""
+        spread = prim.table["broadcast"]
+        sources, how = [], None
+        for a in ins:
+            if type(a) is Const and a.is_scalar:
+                sources.append(a)
+                continue
+            eqn = self.made_by(a, "broadcast")
+            if eqn is None or how not in (None, (eqn.params, eqn.ins[0].aval.shape)):
+                return None
+            how = (eqn.params, eqn.ins[0].aval.shape)
+            sources.append(eqn.ins[0])
+        if how is None:
+            return None
+        (small,) = self.emit(prim, tuple(sources), params)
+        return self.emit(spread, (small,), dict(how[0]))[0]
 
     def _fills_as_scalars(self, ins: tuple[Atom, ...]) -> tuple[Atom, ...]:
         """Beside a full operand, an array filled with one constant is that constant."""
