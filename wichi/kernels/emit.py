@@ -8,7 +8,8 @@ vector form call the C library lane by lane.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from wichi.kernels.loops import (
     Branch,
     Check,
     Compute,
+    Count,
     Declare,
     End,
     Extent,
@@ -40,6 +42,7 @@ from wichi.kernels.loops import (
     Program,
     Read,
     RuntimeScalar,
+    Size,
     Statement,
     Store,
     Tape,
@@ -73,16 +76,44 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
         else:
             address = builder.add(word(arguments, program.arguments), word(sizes, buffer.offset.slot))
         pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
-    for nest in program.nests:
-        status = builder.call(
-            NestEmitter(module, nest, program, blas_integer_bits).function,
-            [*(pointers[b] for b in nest.buffers), sizes, numbers],
-        )
+
+    def call(nest: Nest, block: Sequence[Any] = ()) -> None:
+        emitted = NestEmitter(module, nest, program, blas_integer_bits).function
+        status = builder.call(emitted, [*(pointers[b] for b in nest.buffers), sizes, numbers, *block])
         if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
                 builder.ret(status)
+
+    bands = {band.start: band for band in program.bands}
+    number = 0
+    while number < len(program.nests):
+        band = bands.get(number)
+        if band is None:
+            call(program.nests[number])
+            number += 1
+            continue
+        with _blocks(builder, word(sizes, band.rows.slot), word(sizes, band.block.slot)) as block:
+            for nest in program.nests[band.start : band.stop]:
+                call(nest, block)
+        number = band.stop
     builder.ret(_I64(0))
     return function
+
+
+@contextmanager
+def _blocks(b: ir.IRBuilder, rows: Any, most: Any) -> Iterator[tuple[Any, Any]]:
+    """A loop over blocks of rows, which runs at least once. Yields the first row and the number of rows of each."""
+    before, body, after = b.block, b.append_basic_block("block"), b.append_basic_block("after")
+    b.branch(body)
+    b.position_at_end(body)
+    first = b.phi(_I64)
+    first.add_incoming(_I64(0), before)
+    left = b.sub(rows, first)
+    yield first, b.select(b.icmp_signed("<", left, most), left, most)
+    following = b.add(first, most)
+    first.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, rows), body, after)
+    b.position_at_end(after)
 
 
 class NestEmitter:
@@ -91,14 +122,17 @@ class NestEmitter:
     def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int) -> None:
         self.module, self.blas_integer = module, ir.IntType(blas_integer_bits)
         memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
-        kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS])
+        block = [_I64, _I64] if nest.block is not None else []
+        kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS, *block])
         self.function = ir.Function(module, kind, module.get_unique_name("wichi_nest"))
         self.function.linkage = "internal"
         self.function.attributes.add("noinline")  # keeps functions, and so compile time, bounded
-        for argument in self.function.args:
+        for argument in self.function.args[: len(memory) + 2]:
             argument.add_attribute("noalias")
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        *buffers, self.sizes, self.numbers = self.function.args
+        arguments = list(self.function.args)
+        numbers_of_block = [arguments.pop() for _ in block][::-1]
+        *buffers, self.sizes, self.numbers = arguments
         self.buffers = dict(zip(nest.buffers, buffers, strict=True))
         self.status = self.slot(_I64)
         self.builder.store(_I64(0), self.status)
@@ -112,6 +146,8 @@ class NestEmitter:
         self.varying: set[int] = set()  # values that are vectors there
         self.counter: tuple[int, Any] | None = None  # the vector loop's counter: its id, and where the block begins
         self.innermost: Any = _I64(0)  # counter of the innermost scalar loop, for lanes of its accumulators
+        for value, argument in zip(nest.block or (), numbers_of_block, strict=True):
+            self.bind(value, argument, np.dtype("i8"))
         self._load_sizes(nest)
         self._emit(nest.body)
         self.builder.ret(self.builder.load(self.status))
@@ -120,7 +156,7 @@ class NestEmitter:
         """All sizes at the top, once: they are invariant, and loops stay clean."""
         for s in walk(nest.body):
             for extent in extents_of(s):
-                if not isinstance(extent, int) and extent.slot not in self.size_values:
+                if isinstance(extent, Size) and extent.slot not in self.size_values:
                     place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
                     self.size_values[extent.slot] = self.builder.load(place)
 
@@ -130,7 +166,9 @@ class NestEmitter:
             return self.builder.alloca(kind)
 
     def size(self, extent: Extent) -> Any:
-        return _I64(extent) if isinstance(extent, int) else self.size_values[extent.slot]
+        if isinstance(extent, int):
+            return _I64(extent)
+        return self.values[extent.id] if isinstance(extent, Count) else self.size_values[extent.slot]
 
     def _emit(self, body: Sequence[Statement]) -> None:
         for s in body:

@@ -91,7 +91,7 @@ def matrix_matrix(e: NestEmitter, s: Gemm) -> None:
         [
             _flag(s.b_t), _flag(s.a_t), e.size(s.n), e.size(s.m), e.size(s.k), real(1.0),
             e.place(s.b, s.b_at)[0], e.size(s.b_lead), e.place(s.a, s.a_at)[0], e.size(s.a_lead),
-            real(0.0), e.place(s.c, s.c_at)[0], e.size(s.n),
+            _beta(e, s), e.place(s.c, s.c_at)[0], e.size(s.c_lead),
         ],
     )  # fmt: skip
 
@@ -114,9 +114,15 @@ def matrix_vector(e: NestEmitter, s: Gemm) -> None:
         [
             _flag(not transposed), e.size(shape[0]), e.size(shape[1]), real(1.0),
             e.place(matrix, at)[0], e.size(lead), e.place(vector, vector_at)[0], e.size(apart),
-            real(0.0), e.place(s.c, s.c_at)[0], _I64(1),
+            _beta(e, s), e.place(s.c, s.c_at)[0], e.size(s.c_lead if s.n == 1 else 1),
         ],
     )  # fmt: skip
+
+
+def _beta(e: NestEmitter, s: Gemm) -> Any:
+    """What BLAS multiplies the old C by."""
+    real = scalars.memory_type(s.dtype)
+    return real(0.0) if s.adds is None else e.builder.select(e.values[s.adds], real(1.0), real(0.0))
 
 
 def library(e: NestEmitter, s: Library) -> None:

@@ -7,11 +7,11 @@ of a bias gradient) adds to its result in memory, row by row. One that does both
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wichi.kernels.layout import Layout
+from wichi.kernels.layout import Layout, Rows
 from wichi.kernels.loops import neutral
 from wichi.kernels.numbers import Scalar
 from wichi.kernels.writer import Writer
@@ -29,6 +29,7 @@ class _Reduced:
     op: str
     out: Layout
     axes: tuple[bool, ...]
+    over_blocks: bool = False  # a sum over the rows of a band: other blocks add to it too
     accumulator: Scalar | None = None
 
     @property
@@ -42,30 +43,37 @@ class _Reduced:
     @property
     def in_memory(self) -> bool:
         """Whether loops further out are its own too: then partial results meet in memory."""
-        return any(self.axes[: self.depth])
+        return self.over_blocks or any(self.axes[: self.depth])
 
 
 def write_fused(
     k: Writer, shape: tuple[int, ...], eqns: Sequence[Eqn], inside: set[Var], stored: set[Var], place: Place
 ) -> None:
-    """Write the nest over ``shape``. ``inside``: values computed here; ``stored``: results that go to memory."""
+    """Write the nest over ``shape``. ``inside``: values computed here; ``stored``: results that go to memory.
+
+    In a band one axis of ``shape`` may be ``Rows``; then sums over it find their first value in memory.
+    """
     loads = {a: place(a) for e in eqns for a in e.ins if a not in inside and not (type(a) is Const and a.is_scalar)}
     stores = {o: place(o) for e in eqns if isinstance(e.prim.kernel, Pointwise) for o in e.outs if o in stored}
     reduced = [e for e in eqns if isinstance(e.prim.kernel, Reduction) and e.outs[0] in stored]
     spread = [place(e.outs[0]).broadcast(shape, e.params["axes"]) for e in reduced]
     flags = [tuple(i in e.params["axes"] for i in range(len(shape))) for e in reduced]
-    groups = _groups(shape, [*loads.values(), *stores.values(), *spread], flags)
+    order = _loop_order(shape, loads.values(), stores.values())
+    groups = _groups(shape, order, [*loads.values(), *stores.values(), *spread], flags)
 
     def merge(layout: Layout) -> Layout:
         return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups))
 
     extents = tuple(math.prod(shape[a] for a in group) for group in groups)
+    rows = next((axis for axis, n in enumerate(shape) if isinstance(n, Rows)), None)
     reductions = [
-        _Reduced(e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups))
+        _Reduced(
+            e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups), rows is not None and flag[rows]
+        )
         for e, layout, flag in zip(reduced, spread, flags, strict=True)
     ]
     for r in reductions:
-        if r.in_memory:
+        if r.in_memory and not r.over_blocks:
             k.fill(place(r.eqn.outs[0]), neutral(r.op, r.out.dtype).item())
     nest = _Nest(
         k, extents, eqns, {a: merge(v) for a, v in loads.items()}, {o: merge(v) for o, v in stores.items()}, reductions
@@ -73,13 +81,30 @@ def write_fused(
     nest.write([])
 
 
-def _groups(shape: tuple[int, ...], layouts: Sequence[Layout], flags: Sequence[tuple[bool, ...]]) -> list[list[int]]:
-    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike. No axis of 1."""
+def _loop_order(shape: tuple[int, ...], loads: Iterable[Layout], stores: Iterable[Layout]) -> list[int]:
+    """The axes from the outermost loop inwards: as they lie in memory, where arrays disagree by majority.
+
+    A store counts twice. By places in the order of strides, not by the strides themselves, so that the sizes of axes
+    do not matter.
+    """
+    axes = [axis for axis, n in enumerate(shape) if n != 1]
+    votes = dict.fromkeys(axes, 0)
+    for layouts, weight in ((stores, 2), (loads, 1)):
+        for v in layouts:
+            if all(v.strides[axis] for axis in axes):
+                for place, axis in enumerate(sorted(axes, key=lambda a: -abs(v.strides[a]))):  # noqa: B023
+                    votes[axis] += weight * place
+    return sorted(axes, key=votes.__getitem__)
+
+
+def _groups(
+    shape: tuple[int, ...], order: Sequence[int], layouts: Sequence[Layout], flags: Sequence[tuple[bool, ...]]
+) -> list[list[int]]:
+    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike."""
     groups: list[list[int]] = []
-    for axis, n in enumerate(shape):
-        if n == 1:
-            continue
-        if groups:
+    for axis in order:
+        n = shape[axis]
+        if groups and not isinstance(n, Rows):
             last = groups[-1][-1]
             even = all(v.strides[last] == v.strides[axis] * n for v in layouts)
             if even and all(flag[last] == flag[axis] for flag in flags):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,25 @@ from typing import Any
 import numpy as np
 
 from wichi.kernels.loops import Extent
+
+
+class Rows(int):
+    """The extent of an axis in a band: ``multiple`` elements for each row of the block, whose rows are known when it runs.
+
+    As an integer it is some number that such an extent may have, and never 1.
+    """
+
+    multiple: int
+
+    def __new__(cls, multiple: int) -> Rows:
+        made = super().__new__(cls, 2 * multiple)
+        made.multiple = multiple
+        return made
+
+    def __mul__(self, other: int) -> Rows:  # type: ignore[override]
+        return Rows(self.multiple * other)
+
+    __rmul__ = __mul__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +47,14 @@ class Layout:
     outer: tuple[tuple[int, Extent], ...] = ()
 
     @classmethod
-    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        return cls(buffer, dtype, shape, contiguous_strides(shape))
+    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...], outermost: int = 0) -> Layout:
+        """Dense, in C order but for the axis ``outermost``, which comes before the others."""
+        strides = contiguous_strides(shape)
+        if outermost:
+            rest = contiguous_strides(shape[:outermost] + shape[outermost + 1 :])
+            row = math.prod(shape[:outermost] + shape[outermost + 1 :])
+            strides = (*rest[:outermost], row, *rest[outermost:])
+        return cls(buffer, dtype, shape, strides)
 
     @property
     def ndim(self) -> int:
@@ -66,6 +92,20 @@ class Layout:
     def slice(self, start: Sequence[int], step: Sequence[int], size: Sequence[int]) -> Layout:
         offset = self.offset + sum(a * s for a, s in zip(start, self.strides, strict=True)) if all(size) else 0
         return self._with(tuple(size), [s * by for s, by in zip(self.strides, step, strict=True)], offset)
+
+    def as_it_lies(self) -> Layout:
+        """The same elements in the order of their strides; axes that follow each other densely are one."""
+        axes = sorted(range(self.ndim), key=lambda i: -abs(self.strides[i]))
+        shape: list[int] = []
+        strides: list[int] = []
+        for i in axes:
+            n, stride = self.shape[i], self.strides[i]
+            if shape and not isinstance(n, Rows) and strides[-1] == stride * n:
+                shape[-1], strides[-1] = shape[-1] * n, stride
+            elif n != 1:
+                shape.append(n)
+                strides.append(stride)
+        return self._with(tuple(shape), strides)
 
     def reshape(self, shape: tuple[int, ...]) -> Layout | None:
         """The same elements in C order under another shape, or None where that takes a copy.

@@ -29,7 +29,14 @@ class Size:
     slot: int
 
 
-Extent = int | Size
+@dataclass(frozen=True, slots=True)
+class Count:
+    """An extent that the nest itself computes: the value of that number."""
+
+    id: int
+
+
+Extent = int | Size | Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +157,7 @@ class Loop:
 class Gemm:
     """``C = A @ B`` of an ``(m, k)`` and a ``(k, n)`` matrix; ``t`` flags say that a matrix is stored transposed.
 
-    ``lead`` are the distances between stored rows.
+    ``lead`` are the distances between stored rows. Where the value ``adds`` holds, the product is added to C.
     """
 
     a: int
@@ -163,10 +170,12 @@ class Gemm:
     b_t: bool
     c: int
     c_at: Index
+    c_lead: Extent
     m: Extent
     n: Extent
     k: Extent
     dtype: np.dtype[Any]
+    adds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,10 +345,24 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """One function of the program: a body and the buffers it touches."""
+    """One function of the program: a body and the buffers it touches.
+
+    ``block``: the values that hold, in a band, the first row of the block and the number of its rows.
+    """
 
     body: tuple[Statement, ...]
     buffers: tuple[int, ...]
+    block: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The nests from ``start`` up to ``stop`` run for one block of rows after the other, at least once."""
+
+    start: int
+    stop: int
+    rows: Size
+    block: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +372,7 @@ class Program:
     nests: tuple[Nest, ...]
     buffers: tuple[Buffer, ...]
     arguments: int
+    bands: tuple[Band, ...] = ()
 
 
 def neutral(op: str, dtype: np.dtype[Any]) -> Any:
@@ -379,7 +403,7 @@ def extents_of(s: Statement) -> list[Extent]:
         return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
     if isinstance(s, Gemm):
         places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
-        return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
+        return [s.a_lead, s.b_lead, s.c_lead, s.m, s.n, s.k, *places]
     return []
 
 

@@ -15,10 +15,14 @@ from wichi.trace.ir import Atom, Aval, Eqn
 
 @dataclass(slots=True)
 class Step:
-    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others."""
+    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others.
+
+    ``begins``: reductions whose results are set to their neutral elements, before a band adds to them.
+    """
 
     eqns: list[Eqn]
     shape: tuple[int, ...] | None = None
+    begins: tuple[Eqn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wichi.config import config
-from wichi.kernels.layout import Layout
+from wichi.kernels.layout import Layout, Rows
 from wichi.kernels.loops import (
     BOOL,
     COMPARISONS,
@@ -22,6 +22,7 @@ from wichi.kernels.loops import (
     Branch,
     Check,
     Compute,
+    Count,
     Declare,
     End,
     Extent,
@@ -54,7 +55,7 @@ INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function tha
 class Writer:
     """Writes one nest. ``sizes`` and ``scalars`` are the program's run-time arguments, shared by its nests."""
 
-    def __init__(self, sizes: list[int], scalars: list[Any], context: Context) -> None:
+    def __init__(self, sizes: list[int], scalars: list[Any], context: Context, in_band: bool = False) -> None:
         self.sizes, self.scalars, self.context = sizes, scalars, context
         self.blocks: list[list[Statement]] = [[]]
         self.buffers: dict[int, None] = {}
@@ -65,11 +66,14 @@ class Writer:
         self._sees = 0  # the first block whose loads still hold
         self._tapes = 0
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
+        # In a band: the first row of the block, and how many there are.
+        self.first, self.rows = (self.fresh(I8), self.fresh(I8)) if in_band else (None, None)
 
     def nest(self) -> Nest:
         """What was written."""
         (body,) = self.blocks
-        return Nest(tuple(body), tuple(self.buffers))
+        block = None if self.first is None or self.rows is None else (self.first.id, self.rows.id)
+        return Nest(tuple(body), tuple(self.buffers), block)
 
     # --- numbers ---
 
@@ -113,6 +117,8 @@ class Writer:
 
     def size(self, value: int, key: Any = None) -> Extent:
         """An extent, stride or offset; equal keys share one slot of the run-time sizes."""
+        if isinstance(value, Rows):
+            return self._elements(value.multiple)
         if value in (0, 1, -1):
             return value
         found = self._slots.get(key) if key is not None else None
@@ -122,6 +128,17 @@ class Writer:
             if key is not None:
                 self._slots[key] = found
         return found
+
+    def _elements(self, multiple: int) -> Extent:
+        """So many elements for each row of the block."""
+        assert self.rows is not None
+        if multiple == 1:
+            return Count(self.rows.id)
+        key = ("rows", multiple)
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.rows * self.number(multiple)
+        return Count(found.id)
 
     def compute(self, op: str, *args: Any) -> Scalar:
         """One scalar operation; plain numbers take the dtype of the first scalar beside them."""
@@ -336,11 +353,11 @@ class Writer:
         self.put(Free(tape.buffer))
 
     def fill(self, layout: Layout, value: Any) -> None:
-        """Every element of a contiguous layout becomes ``value``."""
-        flat = replace(layout, shape=(math.prod(layout.shape),), strides=(1,))
+        """Every element becomes ``value``."""
         number = self.constant(value, layout.dtype)
-        with self.loops(flat.shape) as at:
-            self.store(flat, at, number)
+        lying = layout.as_it_lies()
+        with self.loops(lying.shape) as at:
+            self.store(lying, at, number)
 
     def copy(self, source: Layout, target: Layout) -> None:
         with self.loops(source.shape) as at:
