@@ -8,7 +8,8 @@ family, or if it sums over one. Row-wise steps of the most frequent family form 
 in front and what needs their complete results behind. Sums over all rows are added to, block by block. Which steps
 form a band does not depend on the number of rows, so that every batch size runs the same program.
 
-A block has as many rows as ``CACHE`` bytes hold, counting all arrays that have rows in the band. A matrix that all
+A block has as many rows as ``CACHE`` bytes hold, counting all arrays that have rows in the band; in a band with products
+at least ``_ENOUGH_ROWS``, if ``_LARGER_CACHE`` bytes hold them. A matrix that all
 blocks share (weights, or their gradient, which is added to) goes through each product once a block: where there is one
 of more than ``_SHARED`` elements, blocks are large enough for products of ``_PRODUCT_ROWS`` rows.
 """
@@ -25,6 +26,8 @@ from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Reduction
 
 CACHE = 1 << 16  # bytes that the rows of one block take together
+_LARGER_CACHE = 1 << 20  # where products want more rows than fit there
+_ENOUGH_ROWS = 64
 _SHARED = 1 << 10
 _PRODUCT_ROWS = 512
 
@@ -171,6 +174,8 @@ def block_rows(touched: Sequence[Atom], products: Sequence[tuple[int, int]], fam
     a_row = sum(a.aval.size * a.aval.dtype.itemsize // rows for a in touched)
     least = max((-(-_PRODUCT_ROWS // multiple) for shared, multiple in products if shared >= _SHARED), default=1)
     block = max(CACHE // max(a_row, 1), least)
+    if products:
+        block = max(block, min(_LARGER_CACHE // max(a_row, 1), _ENOUGH_ROWS))
     if rows <= block:
         return rows
     return block if block < 16 else block // 16 * 16

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wichi.config import debugging
-from wichi.kernels import cache, door
+from wichi.kernels import cache, door, results
 from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
 
@@ -126,6 +126,7 @@ def direct(
     """A call of ``found``: leaves in, the answer out. ``build`` puts results into their tree; None: there is one."""
     empty, enter, workspace, none = np.empty, found.enter, found.workspace, NOT_MINE
     specs = [(a.shape, a.dtype) for a in outputs]
+    makers = [results.maker(a) for a in outputs]
     scalars = [i for i, a in enumerate(outputs) if not a.shape]
 
     def one(leaves: Sequence[Any]) -> Any:
@@ -141,13 +142,14 @@ def direct(
         return value[()], out
 
     def several(leaves: Sequence[Any]) -> Any:
-        outs: list[Any] = [empty(shape, dtype) for shape, dtype in specs]
+        outs: list[Any] = [make() for make in makers]
         if not found.run(leaves, outs):
             return none
         for i in scalars:
             outs[i] = outs[i][()]
         return build(outs) if build is not None else outs[0]
 
+    # Programs that touch little memory: their results are small, and they keep the GIL.
     if found.workspaces is None and len(specs) == 1 and build is None:
         ((shape, dtype),) = specs
         chosen: Any = one

@@ -17,7 +17,7 @@ import numpy as np
 
 from wichi.config import config
 from wichi.errors import ArgumentError, IndexRangeError, KernelError, LoopError, SingularError
-from wichi.kernels import cache, interrupts
+from wichi.kernels import cache, interrupts, results
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
 from wichi.kernels.plans import Plan
@@ -72,19 +72,20 @@ class Executable:
     Inputs that are not C-contiguous, aligned and of native byte order are copied at the door; none is written.
     """
 
-    __slots__ = ("_arenas", "_called", "_door", "native", "plan")
+    __slots__ = ("_arenas", "_called", "_door", "_makers", "native", "plan")
 
     def __init__(self, graph: Graph, donated: Mapping[int, int] | None = None) -> None:
         self.plan: Plan = plan(graph, donated)
         self.native = native(self.plan.program)
         self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own
+        self._makers = [results.maker(aval) for aval in self.plan.outputs]
         self._door: Door | None = None
         self._called = False
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         if self.plan.interruptible:
             interrupts.raise_if_interrupted()  # a fast call has ended for it, and left the rest to us
-        outs = [np.empty(aval.shape, aval.dtype) for aval in self.plan.outputs]
+        outs = [make() for make in self._makers]
         if self.plan.donated:
             return self._into_donated(args, outs)
         if self._door is None or not self._door.run(args, outs):
