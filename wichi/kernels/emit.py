@@ -264,12 +264,15 @@ class NestEmitter:
     def load(self, s: Load) -> None:
         b = self.builder
         access = self._access(s.index) if self.lanes else "same"
+        if s.mask is not None:
+            self._guarded_load(s, access)
+            return
         if access == "same":
             pointer, _ = self.place(s.buffer, s.index)
             self.bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
             return
         if access == "dense":
-            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype)
+            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype, self.mask)
         else:
             raw = ir.Constant(ir.VectorType(scalars.memory_type(s.dtype), self.lanes), ir.Undefined)
             for lane in range(self.lanes):
@@ -277,13 +280,37 @@ class NestEmitter:
                 raw = b.insert_element(raw, b.load(pointer), _I32(lane))
         self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
 
-    def _load_block(self, pointer: Any, dtype: np.dtype[Any]) -> Any:
+    def _guarded_load(self, s: Load, access: str) -> None:
+        """Where the mask does not hold, a zero of our own is read instead."""
+        b, kind = self.builder, scalars.memory_type(s.dtype)
+        assert s.mask is not None
+        each = s.mask in self.varying
+        if access == "dense":
+            mask = self._vector(s.mask) if self.mask is None else b.and_(self._vector(s.mask), self.mask)
+            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype, mask)
+            self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+            return
+        zero = self.slot(kind)
+        b.store(kind(0), zero)
+        if access == "same" and not each:
+            pointer = b.select(self.values[s.mask], self.place(s.buffer, s.index)[0], zero)
+            self.bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
+            return
+        mask = self._vector(s.mask)
+        raw = ir.Constant(ir.VectorType(kind, self.lanes), ir.Undefined)
+        for lane in range(self.lanes):
+            place = self.place(s.buffer, s.index, lane)[0]
+            pointer = b.select(b.extract_element(mask, _I32(lane)), place, zero)
+            raw = b.insert_element(raw, b.load(pointer), _I32(lane))
+        self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+
+    def _load_block(self, pointer: Any, dtype: np.dtype[Any], mask: Any) -> Any:
         b, kind = self.builder, ir.VectorType(scalars.memory_type(dtype), self.lanes)
         wide = b.bitcast(pointer, kind.as_pointer())
-        if self.mask is None:
+        if mask is None:
             return b.load(wide, align=dtype.itemsize)
         rest = ir.Constant(kind, [kind.element(0)] * self.lanes)
-        return scalars.masked_load(b, wide, dtype.itemsize, self.mask, rest)
+        return scalars.masked_load(b, wide, dtype.itemsize, mask, rest)
 
     def _store_block(self, value: Any, pointer: Any, dtype: np.dtype[Any]) -> None:
         b = self.builder
@@ -301,7 +328,7 @@ class NestEmitter:
             b.store(scalars.to_memory(b, self._combined(s, b.load(pointer) if s.op else None, 0), dtype), pointer)
         elif access == "dense":
             pointer, _ = self.place(s.buffer, s.index)
-            old = self._load_block(pointer, dtype) if s.op else None
+            old = self._load_block(pointer, dtype, self.mask) if s.op else None
             self._store_block(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), pointer, dtype)
         else:
             raw = scalars.to_memory(b, self._vector(s.value), dtype)

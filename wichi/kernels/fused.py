@@ -16,7 +16,7 @@ from wichi.kernels.loops import neutral
 from wichi.kernels.numbers import Scalar
 from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Const, Eqn, Var
-from wichi.trace.primitive import Pointwise, Reduction
+from wichi.trace.primitive import Indexed, Pointwise, Reduction
 
 Place = Callable[[Atom], Layout]
 
@@ -59,10 +59,14 @@ def write_fused(
     spread = [place(e.outs[0]).broadcast(shape, e.params["axes"]) for e in reduced]
     flags = [tuple(i in e.params["axes"] for i in range(len(shape))) for e in reduced]
     order = _loop_order(shape, loads.values(), stores.values())
-    groups = _groups(shape, order, [*loads.values(), *stores.values(), *spread], flags)
+    alone = {axis for v in loads.values() for axis, _, _ in v.guards}
+    if any(isinstance(e.prim.kernel, Indexed) for e in eqns):
+        alone.update(range(len(shape)))
+    groups = _groups(shape, order, [*loads.values(), *stores.values(), *spread], flags, alone)
 
     def merge(layout: Layout) -> Layout:
-        return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups))
+        guards = tuple((groups.index([axis]), low, high) for axis, low, high in layout.guards)
+        return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups), guards=guards)
 
     extents = tuple(math.prod(shape[a] for a in group) for group in groups)
     rows = next((axis for axis, n in enumerate(shape) if isinstance(n, Rows)), None)
@@ -76,7 +80,14 @@ def write_fused(
         if r.in_memory and not r.over_blocks:
             k.fill(place(r.eqn.outs[0]), neutral(r.op, r.out.dtype).item())
     nest = _Nest(
-        k, extents, eqns, {a: merge(v) for a, v in loads.items()}, {o: merge(v) for o, v in stores.items()}, reductions
+        k,
+        shape,
+        groups,
+        extents,
+        eqns,
+        {a: merge(v) for a, v in loads.items()},
+        {o: merge(v) for o, v in stores.items()},
+        reductions,
     )
     nest.write([])
 
@@ -98,13 +109,20 @@ def _loop_order(shape: tuple[int, ...], loads: Iterable[Layout], stores: Iterabl
 
 
 def _groups(
-    shape: tuple[int, ...], order: Sequence[int], layouts: Sequence[Layout], flags: Sequence[tuple[bool, ...]]
+    shape: tuple[int, ...],
+    order: Sequence[int],
+    layouts: Sequence[Layout],
+    flags: Sequence[tuple[bool, ...]],
+    alone: set[int],
 ) -> list[list[int]]:
-    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike."""
+    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike.
+
+    ``alone``: axes whose counters are looked at.
+    """
     groups: list[list[int]] = []
     for axis in order:
         n = shape[axis]
-        if groups and not isinstance(n, Rows):
+        if groups and not isinstance(n, Rows) and axis not in alone and groups[-1][-1] not in alone:
             last = groups[-1][-1]
             even = all(v.strides[last] == v.strides[axis] * n for v in layouts)
             if even and all(flag[last] == flag[axis] for flag in flags):
@@ -117,6 +135,8 @@ def _groups(
 @dataclass(slots=True)
 class _Nest:
     k: Writer
+    shape: tuple[int, ...]
+    groups: list[list[int]]
     extents: tuple[int, ...]
     eqns: Sequence[Eqn]
     loads: dict[Atom, Layout]
@@ -137,6 +157,12 @@ class _Nest:
         for r in here:
             assert r.accumulator is not None
             self._deliver(r, at, k.end(r.accumulator))
+
+    def _places(self, at: Sequence[Scalar]) -> list[Scalar]:
+        """Where the loops stand along each axis, where no axes run as one."""
+        counters = {group[0]: counter for group, counter in zip(self.groups, at, strict=True)}
+        zero = self.k.constant(0)
+        return [self.k.place_of(counters.get(axis, zero), n) for axis, n in enumerate(self.shape)]
 
     def _deliver(self, r: _Reduced, at: Sequence[Scalar], value: Scalar) -> None:
         """A partial or whole result to memory; loops within ``at`` address it, those it reduces have stride 0."""
@@ -164,7 +190,8 @@ class _Nest:
         for eqn in self.eqns:
             kernel: Any = eqn.prim.kernel
             if isinstance(kernel, Pointwise):
-                out = values[eqn.outs[0]] = kernel.scalar(k, *map(value, eqn.ins), **eqn.params)
+                operands = (self._places(at),) if isinstance(kernel, Indexed) else map(value, eqn.ins)
+                out = values[eqn.outs[0]] = kernel.scalar(k, *operands, **eqn.params)
                 if eqn.outs[0] in self.stores:
                     k.store(self.stores[eqn.outs[0]], at, out)
             elif id(eqn) in by_eqn:

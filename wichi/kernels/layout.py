@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Layout:
     """Where the elements of a value lie in a buffer. Strides and offset count elements.
 
     ``outer`` are terms of the place that do not depend on the element: (a scalar of the program, its stride), as the
-    counter of a loop around the value's own.
+    counter of a loop around the value's own. ``guards``, (axis, low, high): elements outside are zero, not in memory.
     """
 
     buffer: int
@@ -45,6 +45,7 @@ class Layout:
     strides: tuple[int, ...]
     offset: int = 0
     outer: tuple[tuple[int, Extent], ...] = ()
+    guards: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
     def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...], outermost: int = 0) -> Layout:
@@ -74,9 +75,8 @@ class Layout:
 
     def moved(self, base: Layout) -> Layout:
         """This layout of a value's own buffer where that buffer lies at ``base``."""
-        return Layout(
-            base.buffer, self.dtype, self.shape, self.strides, self.offset + base.offset, self.outer + base.outer
-        )
+        offset, outer = self.offset + base.offset, self.outer + base.outer
+        return Layout(base.buffer, self.dtype, self.shape, self.strides, offset, outer, self.guards)
 
     def broadcast(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Layout:
         kept = iter(zip(self.shape, self.strides, strict=True))
@@ -92,6 +92,13 @@ class Layout:
     def slice(self, start: Sequence[int], step: Sequence[int], size: Sequence[int]) -> Layout:
         offset = self.offset + sum(a * s for a, s in zip(start, self.strides, strict=True)) if all(size) else 0
         return self._with(tuple(size), [s * by for s, by in zip(self.strides, step, strict=True)], offset)
+
+    def window(self, start: Sequence[int], shape: tuple[int, ...]) -> Layout:
+        """An array of ``shape`` that has these elements from ``start`` on, and zeros around them."""
+        offset = self.offset - sum(a * s for a, s in zip(start, self.strides, strict=True))
+        sizes = enumerate(zip(start, self.shape, shape, strict=True))
+        guards = tuple((axis, a, a + n) for axis, (a, n, whole) in sizes if n != whole)
+        return replace(self, shape=shape, offset=offset, guards=guards)
 
     def as_it_lies(self) -> Layout:
         """The same elements in the order of their strides; axes that follow each other densely are one."""

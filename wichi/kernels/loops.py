@@ -73,10 +73,13 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """``buffer[index]``; where the value ``mask`` does not hold, 0, and memory is not touched."""
+
     out: int
     buffer: int
     index: Index
     dtype: np.dtype[Any]
+    mask: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from wichi.kernels.axes import Families
 from wichi.kernels.layout import Layout
 from wichi.kernels.plans import Step
 from wichi.kernels.product import fits_blas
+from wichi.kernels.windows import is_window, read_elementwise
 from wichi.ops.shaping import copy
 from wichi.trace.ir import Atom, Const, Eqn, Graph, Var
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
@@ -41,6 +42,7 @@ class Placing:
     last_read: dict[Atom, Var | None] = field(default_factory=dict)  # None: by the caller
     constants: list[Const] = field(default_factory=list)
     barriers: set[int] = field(default_factory=set)  # steps that write where others have read
+    elementwise: set[Var] = field(default_factory=set)  # values that only pointwise equations and reductions read
 
     def begin(self) -> None:
         """The inputs lie in memory."""
@@ -50,6 +52,7 @@ class Placing:
     def place(self) -> list[Var]:
         """All equations; answers one variable an output, each in a buffer of its own."""
         self._note_last_reads()
+        self.elementwise = read_elementwise(self.graph)
         for eqn in self.graph.eqns:
             self._place(eqn)
         return self._outputs()
@@ -72,6 +75,10 @@ class Placing:
         kernel = eqn.prim.kernel
         if isinstance(kernel, View):
             self._place_view(eqn, kernel)
+        elif is_window(eqn) and eqn.outs[0] in self.elementwise:
+            (out,), base = eqn.outs, self._lying(eqn.ins[0])
+            self.layouts[out] = self.layouts[base].window(eqn.params["start"], out.aval.shape)
+            self.ready[out] = self.ready[base]
         elif isinstance(kernel, Pointwise):
             self._join(eqn, eqn.outs[0].aval.shape)
         elif isinstance(kernel, Reduction):

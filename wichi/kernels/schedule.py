@@ -28,6 +28,7 @@ from wichi.kernels.placing import Placing
 from wichi.kernels.plans import Plan, Step
 from wichi.kernels.product import write_product
 from wichi.kernels.shared import Shared, stands_for_equations, words_of
+from wichi.kernels.windows import windowed
 from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Eqn, Graph, Var, expanded
 from wichi.trace.primitive import Loops, Product, Reduction
@@ -37,7 +38,7 @@ Place = Callable[[Atom], Layout]
 
 def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
     """Decide how ``graph`` runs. ``donated``: results that are written into the memory of inputs."""
-    graph = expanded(graph, stands_for_equations)
+    graph = windowed(expanded(graph, stands_for_equations))
     donated = donated or {}
     families = Families(graph)
     p, outs, groups = _banded(graph, families)
@@ -265,7 +266,7 @@ def _inline(
     ``carried``: inputs that are carries of a loop, and the outputs that follow them. Answers the outputs that were
     written in place, into the memory of their carries.
     """
-    graph = expanded(graph, stands_for_equations)
+    graph = windowed(expanded(graph, stands_for_equations))
     p = Placing(graph, writable={graph.ins[i]: out for i, out in carried.items()})
     p.begin()
     bases: dict[int, Layout] = {}

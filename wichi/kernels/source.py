@@ -178,6 +178,8 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
             reads[s.row] += 2
         if isinstance(s, Load | Store):
             reads.update(v for v, _ in s.index.terms)
+        if isinstance(s, Load) and s.mask is not None:
+            reads[s.mask] += 1
         # Twice, so that they are written before and have a name.
         reads.update({e.id: 2 for e in extents_of(s) if isinstance(e, Count)})
         if isinstance(s, Store):
@@ -261,7 +263,10 @@ class _PythonWriter:
 
     def load(self, s: Load) -> None:
         waits = s.buffer >= 0 and s.buffer not in self.written
-        self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]", waits)
+        element = f"{self.buffer(s.buffer)}[{self.index(s.index)}]"
+        if s.mask is not None:
+            element = f"({element} if {_bare(self.value(s.mask))} else np.{s.dtype.name}(0))"
+        self.define(s.out, element, waits)
 
     def store(self, s: Store) -> None:
         place, value = f"{self.buffer(s.buffer)}[{self.index(s.index)}]", _bare(self.value(s.value))

@@ -262,15 +262,55 @@ class Writer:
         return Index(self.size(layout.offset, (layout, "offset")), (*layout.outer, *terms))
 
     def load(self, layout: Layout, at: Sequence[Scalar]) -> Scalar:
-        return self._load(layout, self.index(layout, at))
+        if not layout.guards:
+            return self._load(layout, self.index(layout, at))
+        windows: list[tuple[int, int] | None] = [None] * layout.ndim
+        for axis, low, high in layout.guards:
+            windows[axis] = (low, high)
+        inside = self.within([self.place_of(i, n) for i, n in zip(at, layout.shape, strict=True)], windows)
+        return self._load(layout, self.index(layout, at), inside.id)
 
-    def _load(self, layout: Layout, index: Index) -> Scalar:
+    def place_of(self, counter: Scalar, n: int) -> Scalar:
+        """The place along an axis of extent ``n`` in the whole array, also where the loop runs over a block of it."""
+        if not isinstance(n, Rows) or self.first is None:
+            return counter
+        key = ("first row", n.multiple)
+        first = self._find(key)
+        if first is None:
+            first = self.first if n.multiple == 1 else self.first * self.number(n.multiple)
+            self._known[-1][key] = first
+        return first + counter
+
+    def within(self, places: Sequence[Scalar], windows: Sequence[tuple[int, int] | None]) -> Scalar:
+        """Whether each place lies from the low to before the high end of its window; None: no matter where."""
+        tests = []
+        for place, window in zip(places, windows, strict=True):
+            if window is not None:
+                low, high = window
+                if low > 0:
+                    tests.append(self.ge(place, self._bound(low)))
+                tests.append(self.lt(place, self._bound(high)))
+        if not tests:
+            return self.constant(True, BOOL)
+        while len(tests) > 1:
+            tests = [tests[0] & tests[1], *tests[2:]]
+        return tests[0]
+
+    def _bound(self, value: int) -> Scalar:
+        """A run-time integer; the same one for equal values that are asked for within one block."""
+        key = ("bound", value)
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.number(value)
+        return found
+
+    def _load(self, layout: Layout, index: Index, mask: int | None = None) -> Scalar:
         for loaded in self._loaded[self._sees :]:
-            if layout.buffer in loaded and index in loaded[layout.buffer]:
-                return loaded[layout.buffer][index]
+            if layout.buffer in loaded and (index, mask) in loaded[layout.buffer]:
+                return loaded[layout.buffer][index, mask]
         found = self.fresh(layout.dtype)
-        self.put(Load(found.id, layout.buffer, index, layout.dtype))
-        self._loaded[-1].setdefault(layout.buffer, {})[index] = found
+        self.put(Load(found.id, layout.buffer, index, layout.dtype, mask))
+        self._loaded[-1].setdefault(layout.buffer, {})[index, mask] = found
         return found
 
     def _store(self, layout: Layout, index: Index, value: Scalar, op: str | None = None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wichi.errors import ShapeError
 from wichi.trace.ir import Atom, Aval, Builder
-from wichi.trace.primitive import ONE, ZERO, Loops, Primitive, View, elementwise, lead, sample, shape_of
+from wichi.trace.primitive import ONE, ZERO, Indexed, Loops, Primitive, View, elementwise, lead, sample, shape_of
 
 
 # --- broadcast: new axes `axes` of the result's shape; an old axis of size 1 may grow ------------------------------
@@ -245,6 +245,31 @@ embed = Primitive(
         ([sample(rng, (4, 2))], {"start": (3, 1), "step": (-1, 1), "shape": (4, 5)}),
         ([sample(rng, (0, 2))], {"start": (0, 1), "step": (1, 1), "shape": (4, 5)}),
     ],
+)
+
+
+# Whether a place lies within the window that ``embed`` fills: the schedule uses it where it computes windows in place.
+def _inside_impl(start: Any, size: Any, shape: Any) -> Any:
+    out = np.zeros(shape, bool)
+    out[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = True
+    return out
+
+
+def _inside_kernel(k: Any, places: Any, start: Any, size: Any, shape: Any) -> Any:
+    windows = [(a, a + n) if n != whole else None for a, n, whole in zip(start, size, shape, strict=True)]
+    return k.within(places, windows)
+
+
+inside = Primitive(
+    "inside",
+    type=lambda start, size, shape: Aval(tuple(shape), np.dtype(bool)),
+    impl=_inside_impl,
+    batch=None,  # it has no operands
+    samples=lambda rng: [],  # nor inputs to try: tests/test_windows.py has what it is for
+    kernel=Indexed(_inside_kernel),
+    differentiable=False,
+    pointwise=True,
+    folds=False,
 )
 
 

@@ -222,6 +222,12 @@ class Pointwise:
         self.scalar = scalar
 
 
+class Indexed(Pointwise):
+    """``scalar(k, places, **params)`` builds one element from its place in the array, one integer an axis."""
+
+    __slots__ = ()
+
+
 class View:
     """``move(layout, aval, **params)`` answers the layout of the result in the operand's memory, or None to copy.
 
