@@ -89,7 +89,10 @@ def _surroundings() -> str:
     return repr((sources, version, link.cpu(), blas.provider().integer_bits, sys.platform, sys.maxsize))
 
 
-_GENERATORS = ("emit.py", "emit_calls.py", "link.py", "loops.py", "native.py", "scalars.py", "vecmath.py")
+_GENERATORS = (
+    "emit.py", "emit_calls.py", "link.py", "loops.py", "native.py", "scalars.py", "small_product.py",
+    "vecmath.py",
+)  # fmt: skip
 
 
 def key_of(text: str) -> str:

@@ -59,8 +59,11 @@ _WORDS = _I64.as_pointer()
 _MOST_TWICE = 16
 
 
-def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) -> ir.Function:
-    """``i64 program(i64* arguments, i64* sizes, i64* scalars)``: one call a nest, and out at the first bad status."""
+def emit_program(module: ir.Module, program: Program, blas_integer_bits: int, fused: bool) -> ir.Function:
+    """``i64 program(i64* arguments, i64* sizes, i64* scalars)``: one call a nest, and out at the first bad status.
+
+    ``fused``: the processor has fused multiply-adds, which are used where rounding once is meant.
+    """
     function = ir.Function(module, ir.FunctionType(_I64, [_WORDS] * 3), module.get_unique_name("wichi_program"))
     function.linkage = "internal"
     arguments, sizes, numbers = function.args
@@ -78,7 +81,7 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) ->
         pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
 
     def call(nest: Nest, block: Sequence[Any] = ()) -> None:
-        emitted = NestEmitter(module, nest, program, blas_integer_bits).function
+        emitted = NestEmitter(module, nest, program, blas_integer_bits, fused).function
         status = builder.call(emitted, [*(pointers[b] for b in nest.buffers), sizes, numbers, *block])
         if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
             with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
@@ -119,8 +122,10 @@ def _blocks(b: ir.IRBuilder, rows: Any, most: Any) -> Iterator[tuple[Any, Any]]:
 class NestEmitter:
     """One nest as a function ``i64 nest(noalias buffers..., sizes, scalars)``."""
 
-    def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int) -> None:
-        self.module, self.blas_integer = module, ir.IntType(blas_integer_bits)
+    def __init__(
+        self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int, fused: bool
+    ) -> None:
+        self.module, self.blas_integer, self.fused = module, ir.IntType(blas_integer_bits), fused
         memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
         block = [_I64, _I64] if nest.block is not None else []
         kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS, *block])
@@ -332,8 +337,11 @@ class NestEmitter:
             self._store_block(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), pointer, dtype)
         else:
             raw = scalars.to_memory(b, self._vector(s.value), dtype)
+            nowhere = self.slot(raw.type.element) if self.mask is not None else None  # what lanes beyond the end write
             for lane in range(self.lanes):
                 pointer, _ = self.place(s.buffer, s.index, lane)
+                if nowhere is not None:
+                    pointer = b.select(b.extract_element(self.mask, _I32(lane)), pointer, nowhere)
                 b.store(b.extract_element(raw, _I32(lane)), pointer)
 
     def _combined(self, s: Store, old: Any, lanes: int) -> Any:

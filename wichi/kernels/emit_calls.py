@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from wichi.kernels import scalars
-from wichi.kernels.loops import INTERRUPTED, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
+from wichi.kernels import scalars, small_product
+from wichi.kernels.loops import INTERRUPTED, Extent, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
 
 if TYPE_CHECKING:
     from wichi.kernels.emit import NestEmitter
@@ -68,13 +68,25 @@ def declared(e: NestEmitter, name: str, result: Any, arguments: Sequence[Any]) -
 
 
 def gemm(e: NestEmitter, s: Gemm) -> None:
-    """A product by BLAS; of a matrix and a vector where the text of the program says that one side is one."""
+    """A product by BLAS, or our own where it is small.
+
+    Of a matrix and a vector where the text of the program says that one side is one.
+    """
     b = e.builder
+    if s.n != 1 and s.m != 1:
+        work = b.mul(b.mul(e.size(s.m), e.size(s.n)), e.size(s.k))
+        small = b.and_(
+            b.icmp_signed("<=", work, _I64(small_product.MOST)),
+            b.icmp_signed("<=", b.mul(e.size(s.n), e.size(s.k)), _I64(small_product.MOST_PACKED)),
+        )
+        with b.if_else(small) as (ours, theirs):
+            with ours:
+                _small(e, s)
+            with theirs:
+                matrix_matrix(e, s)
+        return
     nothing = b.or_(b.icmp_signed("==", e.size(s.m), _I64(0)), b.icmp_signed("==", e.size(s.n), _I64(0)))
     with b.if_then(b.not_(nothing)):
-        if s.n != 1 and s.m != 1:
-            matrix_matrix(e, s)
-            return
         # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
         with b.if_else(b.icmp_signed("==", e.size(s.k), _I64(0)), likely=False) as (empty, full):
             with empty:
@@ -115,6 +127,24 @@ def matrix_vector(e: NestEmitter, s: Gemm) -> None:
             _flag(not transposed), e.size(shape[0]), e.size(shape[1]), real(1.0),
             e.place(matrix, at)[0], e.size(lead), e.place(vector, vector_at)[0], e.size(apart),
             _beta(e, s), e.place(s.c, s.c_at)[0], e.size(s.c_lead if s.n == 1 else 1),
+        ],
+    )  # fmt: skip
+
+
+def _small(e: NestEmitter, s: Gemm) -> None:
+    b = e.builder
+    function = small_product.small_product(e.module, scalars.memory_type(s.dtype), e.fused)
+    one = _I64(1)
+
+    def distances(lead: Extent, transposed: bool) -> tuple[Any, Any]:
+        return (one, e.size(lead)) if transposed else (e.size(lead), one)
+
+    b.call(
+        function,
+        [
+            e.place(s.a, s.a_at)[0], *distances(s.a_lead, s.a_t), e.place(s.b, s.b_at)[0],
+            *distances(s.b_lead, s.b_t), e.place(s.c, s.c_at)[0], e.size(s.c_lead), e.size(s.m), e.size(s.n),
+            e.size(s.k), ir.IntType(1)(0) if s.adds is None else e.values[s.adds],
         ],
     )  # fmt: skip
 

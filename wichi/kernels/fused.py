@@ -19,6 +19,7 @@ from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Indexed, Pointwise, Reduction
 
 Place = Callable[[Atom], Layout]
+_SHORT = 4  # extents of a row's innermost axis up to which rows themselves are the vectors
 
 
 @dataclass(slots=True)
@@ -105,7 +106,12 @@ def _loop_order(shape: tuple[int, ...], loads: Iterable[Layout], stores: Iterabl
             if all(v.strides[axis] for axis in axes):
                 for place, axis in enumerate(sorted(axes, key=lambda a: -abs(v.strides[a]))):  # noqa: B023
                     votes[axis] += weight * place
-    return sorted(axes, key=votes.__getitem__)
+    order = sorted(axes, key=votes.__getitem__)
+    rows = next((axis for axis in order if isinstance(shape[axis], Rows)), None)
+    if rows is not None and order[-1] != rows and shape[order[-1]] <= _SHORT:
+        order.remove(rows)  # vectors of rows, whose elements are picked one by one, rather than vectors mostly empty
+        order.append(rows)
+    return order
 
 
 def _groups(

@@ -57,6 +57,12 @@ def cpu() -> tuple[str, str]:
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
+def fuses(features: str) -> bool:
+    """Whether a processor with these features multiplies and adds in one instruction: each of the kinds but x86 does."""
+    x86 = llvm.get_default_triple().startswith(("x86", "i386", "i686"))
+    return not x86 or "+fma" in features.split(",")
+
+
 @functools.cache
 def host() -> Any:
     """Code for this machine's processor. Position-independent, so that constants are read beside the code."""

@@ -411,11 +411,11 @@ def extents_of(s: Statement) -> list[Extent]:
 
 
 def may_be_masked(loop: Loop) -> bool:
-    """Whether the last block can run under a mask: it stores densely, and reads at places known from counters alone."""
+    """Whether the last block can run under a mask: it reads and stores at places known from counters alone."""
     inside = {s.out for s in loop.body if isinstance(s, Load | Compute)}
     for s in loop.body:
         if isinstance(s, Load | Store) and any(v in inside for v, _ in s.index.terms):
             return False
-        if isinstance(s, Store) and (loop.counter, 1) not in s.index.terms:
+        if isinstance(s, Store) and all(v != loop.counter for v, _ in s.index.terms):
             return False
     return True

@@ -34,6 +34,6 @@ def compile_program(program: Program) -> tuple[NativeProgram, ObjectCode]:
 def llvm_ir(program: Program) -> tuple[str, str]:
     """The name of the entry, and the program in LLVM's language."""
     module = ir.Module("wichi")
-    entry = emit_program(module, program, blas.provider().integer_bits)
+    entry = emit_program(module, program, blas.provider().integer_bits, link.fuses(link.cpu()[1]))
     entry.linkage = "external"
     return entry.name, str(module)

@@ -51,7 +51,7 @@ def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
             fix="write it with NumPy's functions",
         )
     module = ir.Module(name)
-    program = emit_program(module, plan.program, blas_integer_bits=32)
+    program = emit_program(module, plan.program, blas_integer_bits=32, fused=link.fuses(features))
     scalars = plan.scalars.copy()
     scalars[[i for i, x in enumerate(plan.numbers) if x is INTERRUPT_CHECK]] = 0  # an address of this process
     sizes, numbers = _words(module, f"{name}.sizes", plan.sizes), _words(module, f"{name}.numbers", scalars)
