@@ -38,6 +38,7 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Poll,
     Program,
     Read,
@@ -46,6 +47,7 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Unpack,
     While,
     extents_of,
     may_be_masked,
@@ -198,6 +200,10 @@ class NestEmitter:
         varying = any(self._varies(a) for a in s.args)
         args = [self._vector(a) if varying else self.values[a] for a in s.args]
         lanes = self.lanes if varying else 0
+        if not varying:  # numbers, or vectors of them from registers
+            lanes = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
+            if lanes:
+                args = [a if isinstance(a.type, ir.VectorType) else scalars.splat(self.builder, a, lanes) for a in args]
         value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
         self.bind(s.out, value, s.dtype, varying)
 
@@ -213,6 +219,23 @@ class NestEmitter:
             steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
             return self.builder.add(scalars.splat(self.builder, self.counter[1], self.lanes), steps)
         return scalars.splat(self.builder, self.values[value], self.lanes)
+
+    def pack(self, s: Pack) -> None:
+        b, values = self.builder, [self.values[v] for v in s.values]
+        kind = ir.VectorType(values[0].type, len(values))
+        if all(isinstance(v, ir.Constant) for v in values):
+            self.bind(s.out, ir.Constant(kind, values), s.dtype)
+            return
+        if len(set(s.values)) == 1:
+            self.bind(s.out, scalars.splat(b, values[0], len(values)), s.dtype)
+            return
+        vector: Any = ir.Constant(kind, ir.Undefined)
+        for lane, value in enumerate(values):
+            vector = b.insert_element(vector, value, _I32(lane))
+        self.bind(s.out, vector, s.dtype)
+
+    def unpack(self, s: Unpack) -> None:
+        self.bind(s.out, self.builder.extract_element(self.values[s.vector], _I32(s.lane)), s.dtype)
 
     def declare(self, s: Declare) -> None:
         slot = self.slot(self.values[s.value].type)
@@ -491,7 +514,7 @@ _EMIT: dict[type, Callable[[NestEmitter, Any], None]] = {
     Load: NestEmitter.load, Store: NestEmitter.store, Begin: NestEmitter.begin, Accumulate: NestEmitter.accumulate,
     End: NestEmitter.end, Declare: NestEmitter.declare, Assign: NestEmitter.assign, Read: NestEmitter.read,
     Check: NestEmitter.check, Loop: NestEmitter.loop, Gemm: emit_calls.gemm, While: NestEmitter.repeat,
-    Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
+    Pack: NestEmitter.pack, Unpack: NestEmitter.unpack, Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
     Free: emit_calls.free, Library: emit_calls.library, LoadInteger: emit_calls.load_integer,
     HostCall: emit_calls.host_call,
 }  # fmt: skip

@@ -25,7 +25,7 @@ _LIBM = (
     "asin", "acos", "atan", "atan2", "asinh", "acosh", "atanh", "erf", "erfc", "pow", "fmod", "floor", "ceil",
     "trunc", "rint",
 )  # fmt: skip
-_MEMORY = ("memset", "memcpy", "memmove", "realloc", "free")
+_MEMORY = ("memset", "memcpy", "memmove", "realloc", "malloc", "calloc", "free")
 RESOLVED = frozenset([*_LIBM, *(f"{n}f" for n in _LIBM), *_MEMORY, *(f"wichi_{n}" for n in blas.ROUTINES)])
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 

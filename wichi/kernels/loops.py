@@ -72,6 +72,25 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
+class Pack:
+    """Numbers as one vector. What is computed of vectors is computed number by number."""
+
+    out: int
+    values: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack:
+    """Number ``lane`` of a vector."""
+
+    out: int
+    vector: int
+    lane: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """``buffer[index]``; where the value ``mask`` does not hold, 0, and memory is not touched."""
 
@@ -295,6 +314,8 @@ Statement = (
     Literal
     | RuntimeScalar
     | Compute
+    | Pack
+    | Unpack
     | Load
     | Store
     | Begin

@@ -36,6 +36,7 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Place,
     Poll,
     Read,
@@ -44,6 +45,7 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Unpack,
     Value,
     While,
     extents_of,
@@ -160,6 +162,10 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
     for s in walk(nest.body):
         if isinstance(s, Compute):
             reads.update(s.args)
+        elif isinstance(s, Pack):
+            reads.update(s.values)
+        elif isinstance(s, Unpack):
+            reads[s.vector] += 2  # several numbers are taken from it
         elif isinstance(s, Store | Accumulate | Declare | Assign | Check):
             reads[s.value] += 1
         elif isinstance(s, Gemm):
@@ -260,6 +266,13 @@ class _PythonWriter:
         else:
             value = f"{_CALLS.get(s.op, f'np.{s.op}')}({', '.join(map(_bare, args))})"
         self.define(s.out, value, waits=True)
+
+    def pack(self, s: Pack) -> None:
+        values = ", ".join(_bare(self.value(v)) for v in s.values)
+        self.define(s.out, f"np.array([{values}], {_dtype(s.dtype)})", waits=True)
+
+    def unpack(self, s: Unpack) -> None:
+        self.define(s.out, f"{self.value(s.vector)}[{s.lane}]", waits=True)
 
     def load(self, s: Load) -> None:
         waits = s.buffer >= 0 and s.buffer not in self.written
@@ -428,7 +441,7 @@ def _scalar(x: Any) -> str:
 
 _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Literal: _PythonWriter.literal, RuntimeScalar: _PythonWriter.runtime_scalar, Compute: _PythonWriter.compute,
-    Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
+    Pack: _PythonWriter.pack, Unpack: _PythonWriter.unpack, Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
     Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end, Declare: _PythonWriter.declare,
     Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
     Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,

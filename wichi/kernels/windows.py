@@ -56,7 +56,8 @@ def windowed(graph: Graph) -> Graph:
         out = eqn.outs[0]
         if out in candidates and out in elementwise:
             inner = _computed(eqn.ins[0], makers, order)
-            if inner and _cost(inner, makers) <= _MOST_COST:
+            fills = 2 * eqn.ins[0].aval.size >= out.aval.size  # else most of what is computed would be thrown away
+            if inner and fills and _cost(inner, makers) <= _MOST_COST:
                 where_ = (eqn.params["start"], eqn.params["shape"])
                 _move(eqn.ins[0], inner, where_, makers, eqns, done, out)
                 window, seen = moved.setdefault(eqn.ins[0].aval.shape, (where_, set()))

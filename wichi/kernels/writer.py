@@ -36,6 +36,7 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Place,
     Poll,
     RuntimeScalar,
@@ -46,7 +47,8 @@ from wichi.kernels.loops import (
     Value,
     While,
 )
-from wichi.kernels.numbers import Context, Scalar, Variable, mapped
+from wichi.kernels.numbers import Context, Scalar, Variable
+from wichi.kernels.packs import Variables
 
 _MOST_LITERAL = 64  # offsets below stand in the text of programs that keep values in registers
 INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function that a loop without end asks
@@ -65,6 +67,7 @@ class Writer:
         self._loaded: list[dict[int, dict[Any, Scalar]]] = [{}]  # by buffer; one a block
         self._sees = 0  # the first block whose loads still hold
         self._tapes = 0
+        self.lane_of: dict[int, tuple[Scalar, int]] = {}  # numbers that were taken out of vectors
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
         # In a band: the first row of the block, and how many there are.
         self.first, self.rows = (self.fresh(I8), self.fresh(I8)) if in_band else (None, None)
@@ -77,9 +80,17 @@ class Writer:
 
     # --- numbers ---
 
-    def fresh(self, dtype: np.dtype[Any]) -> Scalar:
+    def fresh(self, dtype: np.dtype[Any], lanes: int = 0) -> Scalar:
         self._count += 1
-        return Scalar(self, self._count, dtype)
+        return Scalar(self, self._count, dtype, lanes)
+
+    def numbered(self, key: Any, dtype: np.dtype[Any], make: Callable[[int], Statement], lanes: int = 0) -> Scalar:
+        """The value that was made under ``key``, or a new one."""
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.fresh(dtype, lanes)
+            self.put(make(found.id))
+        return found
 
     def put(self, statement: Statement) -> None:
         self.blocks[-1].append(statement)
@@ -92,12 +103,8 @@ class Writer:
 
     def constant(self, value: Any, dtype: np.dtype[Any] = I8) -> Scalar:
         """A number that belongs to the program's text."""
-        key = ("literal", repr(value), dtype)
-        found = self._find(key)
-        if found is None:
-            found = self._known[-1][key] = self.fresh(dtype)
-            self.put(Literal(found.id, dtype.type(value).item(), dtype))
-        return found
+        number = dtype.type(value).item()
+        return self.numbered(("literal", repr(value), dtype), dtype, lambda out: Literal(out, number, dtype))
 
     def scalar(self, value: Any) -> Scalar:
         """A NumPy scalar: a literal if it is one of the few that shape code, else a run-time argument."""
@@ -148,12 +155,9 @@ class Writer:
         return self._compute(op, scalars, dtype)
 
     def _compute(self, op: str, args: Sequence[Scalar], dtype: np.dtype[Any]) -> Scalar:
-        key = (op, dtype, *(a.id for a in args))
-        found = self._find(key)
-        if found is None:
-            found = self._known[-1][key] = self.fresh(dtype)
-            self.put(Compute(found.id, op, tuple(a.id for a in args), dtype))
-        return found
+        ids = tuple(a.id for a in args)
+        lanes = max(a.lanes for a in args)
+        return self.numbered((op, dtype, *ids), dtype, lambda out: Compute(out, op, ids, dtype), lanes)
 
     def __getattr__(self, op: str) -> Any:
         if op.startswith("_"):
@@ -166,7 +170,13 @@ class Writer:
     def variable(self, initial: Scalar) -> Variable:
         out = self.fresh(initial.dtype)
         self.put(Declare(out.id, initial.id, initial.dtype))
-        return Variable(self, out.id, initial.dtype)
+        return Variable(self, out.id, initial.dtype, initial.lanes)
+
+    def spread(self, x: Scalar, lanes: int) -> Scalar:
+        """A vector of one number."""
+        return self.numbered(
+            ("spread", x.id, lanes), x.dtype, lambda out: Pack(out, (x.id,) * lanes, x.dtype), lanes
+        )
 
     # --- loops ---
 
@@ -365,9 +375,9 @@ class Writer:
             out[place] = self.constant(0, aval.dtype)
         return out
 
-    def variables(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Mutable scalars that start as ``values``."""
-        return mapped(self.variable, values)
+    def variables(self, values: np.ndarray[Any, Any]) -> Variables:
+        """A mutable small array that starts as ``values``."""
+        return Variables(self, values)
 
     # --- memory that grows ---
 
