@@ -37,6 +37,7 @@ from wichi.kernels.door import (
     SAVE,
     SCALARS,
     SIZES,
+    STACK,
     TYPE,
     YES,
 )  # fmt: skip
@@ -134,7 +135,7 @@ def source() -> str:
     at = w.repeat(head(CELLS), w.plus(table, 8 * HEAD), cell)
     at = w.repeat(head(NAMES), at, name)
     arrays = head(ARRAYS)
-    workspace = w.load(argument(b.sub(count, _I64(1))), DATA)
+    workspace = _workspace(w, head(STACK), lambda: argument(b.sub(count, _I64(1))))
 
     def array(i: Any, at: Any) -> Any:
         how, what, kind = w.load(at), w.load(at, 8), w.load(at, 16)
@@ -194,6 +195,24 @@ def source() -> str:
         w.call(head(INCREF), head(word))
         b.ret(head(word))
     return str(module)
+
+
+def _workspace(w: _Words, on_stack: Any, last: Callable[[], Any]) -> Any:
+    """Memory for the table of addresses and the arena."""
+    b = w.b
+    own, given, either = (b.append_basic_block() for _ in range(3))
+    b.cbranch(w.equal(on_stack, 0), given, own)
+    b.position_at_end(own)
+    room = b.ptrtoint(b.alloca(ir.IntType(8), on_stack), _I64)
+    b.branch(either)
+    b.position_at_end(given)
+    data = w.load(last(), DATA)
+    b.branch(either)
+    b.position_at_end(either)
+    found = b.phi(_I64)
+    found.add_incoming(room, own)
+    found.add_incoming(data, given)
+    return found
 
 
 def compile_door() -> ObjectCode:

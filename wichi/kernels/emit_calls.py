@@ -18,17 +18,23 @@ _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _WORDS = _I64.as_pointer()
 
 
+_FIRST_TAPE = 2048  # bytes on the stack: most loops are short
+
+
 def tape(e: NestEmitter, s: Tape) -> None:
     b, kind = e.builder, scalars.memory_type(s.dtype).as_pointer()
-    e.tapes[s.buffer] = (e.slot(kind), e.slot(_I64), s)
-    b.store(ir.Constant(kind, None), e.tapes[s.buffer][0])
-    b.store(_I64(0), e.tapes[s.buffer][1])
+    with b.goto_entry_block():
+        first = b.alloca(_I8, _FIRST_TAPE)
+        first.align = 64
+    e.tapes[s.buffer] = (e.slot(kind), e.slot(_I64), s, first)
+    b.store(b.bitcast(first, kind), e.tapes[s.buffer][0])
+    b.store(_I64(_FIRST_TAPE), e.tapes[s.buffer][1])
 
 
 def grow(e: NestEmitter, s: Grow) -> None:
     """Doubles what there is, so that a loop of n rounds copies less than 2 n rows."""
     b = e.builder
-    address, capacity, record = e.tapes[s.buffer]
+    address, capacity, record, first = e.tapes[s.buffer]
     kind = address.type.pointee
     rows = b.add(e.values[s.row], _I64(1))
     needed = b.mul(b.mul(rows, e.size(s.width)), _I64(record.dtype.itemsize))
@@ -40,12 +46,17 @@ def grow(e: NestEmitter, s: Grow) -> None:
         limit = b.load(b.gep(e.numbers, [_I64(record.limit)], inbounds=True))
         byte = _I8.as_pointer()
         reallocate = declared(e, "realloc", byte, [byte, _I64])
+        copy = declared(e, "memcpy", byte, [byte, byte, _I64])
         with b.if_else(b.icmp_signed("<=", needed, limit)) as (within, beyond):
             with within:
-                larger = b.call(reallocate, [b.bitcast(b.load(address), byte), wanted])
+                old = b.bitcast(b.load(address), byte)
+                on_stack = b.icmp_unsigned("==", old, first)
+                larger = b.call(reallocate, [b.select(on_stack, ir.Constant(byte, None), old), wanted])
                 got = b.icmp_unsigned("!=", larger, ir.Constant(byte, None))
                 with b.if_else(got) as (given, refused):
                     with given:
+                        with b.if_then(on_stack):
+                            b.call(copy, [larger, first, _I64(_FIRST_TAPE)])
                         b.store(b.bitcast(larger, kind), address)
                         b.store(wanted, capacity)
                     with refused:
@@ -60,7 +71,10 @@ def grow(e: NestEmitter, s: Grow) -> None:
 def free(e: NestEmitter, s: Free) -> None:
     b, byte = e.builder, _I8.as_pointer()
     release = declared(e, "free", ir.VoidType(), [byte])
-    b.call(release, [b.bitcast(b.load(e.tapes[s.buffer][0]), byte)])
+    address, _, _, first = e.tapes[s.buffer]
+    held = b.bitcast(b.load(address), byte)
+    with b.if_then(b.icmp_unsigned("!=", held, first)):
+        b.call(release, [held])
 
 
 def declared(e: NestEmitter, name: str, result: Any, arguments: Sequence[Any]) -> Any:
