@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wichi.trace.ir import Atom, Builder, Const, Eqn
+from wichi.trace.ir import Atom, Builder, Const, Eqn, Var
 from wichi.trace.primitive import Primitive
 
 
@@ -180,6 +180,9 @@ def _frozen(b: Builder, m: Atom, sub: Eqn) -> tuple[Atom, Atom]:
 
 def _log_sum_of(b: Builder, atom: Atom) -> tuple[Eqn, Eqn] | None:
     """The equations of ``log(sum(...))``."""
+    made = b.producer.get(atom) if type(atom) is Var else None
+    if made is None or made.prim.name not in ("log", "reshape"):
+        return None
     log = b.made_by(_squeezed(b, atom), "log")
     total = b.made_by(_squeezed(b, log.ins[0]), "sum") if log is not None else None
     return (log, total) if log is not None and total is not None else None

@@ -10,7 +10,7 @@ from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
 from wichi.trace.primitive import Primitive, aval_of, partial
-from wichi.trace.tracer import at_line, constant, stage_graph, trace
+from wichi.trace.tracer import at_line, constant, extended, stage_graph, trace
 
 
 def cotangents(
@@ -203,6 +203,9 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
     """
     inputs = len(graph.ins)
     floats = [i for i, o in enumerate(graph.outs[:count]) if o.aval.dtype.kind == "f"]
+    more = [graph.outs[i].aval._replace(weak=False) for i in floats] if seeds is None else []
+    if not any(e.prim.whole for e in graph.eqns):  # nothing must be kept while the equations run: they stay as they are
+        return extended(graph, lambda value, given: _pulled_after(graph, value, given, wrt, floats, seeds), more)
 
     def walk(*values: Any) -> list[Any]:
         cts: list[Any] = [None] * len(graph.outs)
@@ -211,10 +214,26 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
         outs, found = vjp_values(graph, values[:inputs], wrt, lambda _: cts)
         return outs + [zeros_like(values[i]) if ct is None else ct for i, ct in zip(wrt, found, strict=True)]
 
-    avals = [v.aval for v in graph.ins]
-    if seeds is None:
-        avals += [graph.outs[i].aval._replace(weak=False) for i in floats]
-    return stage_graph(walk, avals)
+    return stage_graph(walk, [*(v.aval for v in graph.ins), *more])
+
+
+def _pulled_after(
+    graph: Graph,
+    value: Callable[[Atom], Any],
+    given: Sequence[Any],
+    wrt: Sequence[int],
+    floats: Sequence[int],
+    seeds: Sequence[Any] | None,
+) -> list[Any]:
+    """The outputs, and the cotangents of the inputs named by ``wrt``; ``given`` or ``seeds`` are those of the floats."""
+    box = value(graph.ins[0])
+    cts: list[Any] = [None] * len(graph.outs)
+    for i, ct in zip(floats, given if seeds is None else seeds, strict=True):
+        cts[i] = ct if ct is None else constant(ct, box)
+    variables = [graph.ins[i] for i in wrt]
+    found = pull(graph.eqns, value, graph.outs, cts, variables, box)
+    bars = (zeros_like(value(v)) if ct is None else ct for v, ct in zip(variables, found, strict=True))
+    return [*map(value, graph.outs), *bars]
 
 
 def split(

@@ -348,6 +348,40 @@ def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tu
     return Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
 
 
+def extended(
+    graph: Graph, fn: Callable[[Callable[[Atom], Any], Sequence[Any]], Sequence[Any]], more: Sequence[Aval]
+) -> Graph:
+    """The graph with what ``fn`` appends to its equations, and further inputs of types ``more``.
+
+    ``fn(value, inputs)`` is given a function that answers the traced value of an atom of the graph, and the further
+    inputs; it returns the outputs.
+    """
+    depth = _depth.get() + 1
+    run = Trace(depth, "jit")
+    run.builder.adopt(graph.eqns)
+    added = tuple(map(Var, more))
+    run.ins = (*graph.ins, *added)
+    known: dict[Var, Tracer] = {}
+
+    def value(atom: Atom) -> Any:
+        if type(atom) is Const:
+            return atom.value
+        found = known.get(atom)  # type: ignore[arg-type]
+        if found is None:
+            found = known[atom] = Tracer(run, atom)  # type: ignore[index]
+        return found
+
+    token, outer = _depth.set(depth), _current.set(run)
+    try:
+        outs = tuple([run.lift(x) for x in fn(value, [Tracer(run, v) for v in added])])
+    finally:
+        _depth.reset(token)
+        _current.reset(outer)
+        run.active = False
+    assert not run.captured
+    return dce(Graph(run.ins, tuple(run.builder.eqns), outs))
+
+
 def is_tracing() -> bool:
     """Whether a function is being traced in this context."""
     return _depth.get() > 0
