@@ -41,7 +41,10 @@ class Families:
         self.ranked: list[Axis] = [*sorted(tried, key=tried.__getitem__), *usable[_MOST_TRIED:]]
 
     def _reach(self, graph: Graph, family: Axis) -> int:
-        """How many equations run row by row before complete results of others are needed."""
+        """How many equations run row by row before complete results of others are needed.
+
+        Twice where the rows lie one after the other: blocks along the first axis of arrays are dense.
+        """
         late: set[Atom] = set()
         count = 0
         for eqn in graph.eqns:
@@ -52,7 +55,11 @@ class Families:
             if all(axis is None for axis in rows):
                 continue
             row_wise = self.is_row_wise(family, eqn)
-            count += row_wise and not isinstance(eqn.prim.kernel, View)
+            if row_wise and not isinstance(eqn.prim.kernel, View):
+                full = max((*eqn.ins, *eqn.outs), key=lambda a: a.aval.ndim)
+                axis = self.axis(full, family)
+                dense = axis is not None and all(n == 1 for n in full.aval.shape[:axis])
+                count += 2 if dense else 1
             if not row_wise or rows[-1] is None:
                 late.update(eqn.outs)
         return count

@@ -19,7 +19,7 @@ import numpy as np
 
 I8, BOOL = np.dtype("i8"), np.dtype("?")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-LITERALS = frozenset({0.0, 1.0, -1.0, 2.0, 0.5})  # other scalars are run-time arguments
+LITERALS = frozenset({0.0, 1.0, -1.0})  # other scalars are run-time arguments: they may be counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,16 +78,15 @@ def mul(b: Builder, ins: tuple[Atom, ...], params: Any) -> Atom | None:
 
 
 def div(b: Builder, ins: tuple[Atom, ...], params: Any) -> Atom | None:
-    """``x / 1 -> x``, ``x / 8 -> x * 0.125`` for powers of two; ``exp(x - m) / sum(exp(x - m))``."""
+    """``x / 1 -> x``; ``exp(x - m) / sum(exp(x - m))``.
+
+    ``x / 8`` stays, though ``x * 0.125`` is the same and cheaper: the 8 may be a number of rows, and programs for
+    other numbers of rows must be the same program.
+    """
     x, y = ins
     divisor = _value(b, y)
-    if divisor is not None and _keeps(x, ins) and _is_float(x):
-        if divisor == 1:
-            return x
-        with np.errstate(all="ignore"):
-            inverse = 1 / divisor
-        if abs(np.frexp(divisor)[0]) == 0.5 and np.finfo(inverse.dtype).tiny <= abs(inverse) < np.inf:
-            return b.emit(_prim("mul"), (x, b.scalar(inverse)), {})[0]
+    if divisor is not None and divisor == 1 and _keeps(x, ins):
+        return x
     return _softmax(b, x, y)
 
 
