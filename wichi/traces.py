@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from wichi import pytree
-from wichi.config import debug_mode
+from wichi.config import config, debug_mode
 from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError
 from wichi.trace import frames
@@ -45,8 +45,8 @@ class Runnable:
                 values[i][...] = results[k]
                 results[k] = values[i]
             return results
-        if self.executable is None:
-            self.executable = Executable(self.graph, self.donated)
+        if self.executable is None or self.executable.parallel != bool(config.parallel):
+            self.executable = Executable(self.graph, self.donated, bool(config.parallel))
         return self.executable(values)
 
 

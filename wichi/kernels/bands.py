@@ -17,7 +17,7 @@ of more than ``_SHARED`` elements, blocks are large enough for products of ``_PR
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wichi.kernels.axes import Axis, Families
 from wichi.kernels.layout import Layout
@@ -42,6 +42,8 @@ class Group:
     rows: int
     block: int
     tiles: frozenset[int]
+    chunk: int = 0  # rows of a chunk, where the band is cut into chunks
+    partial: Mapping[Var, Var] = field(default_factory=dict)  # sums over rows, and where each chunk's own are
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ def read_from_memory(step: Step, number: int, memory: Memory) -> list[Atom]:
 
 
 def arrange(
-    steps: Sequence[Step], families: Families, memory: Memory, barriers: Collection[int]
+    steps: Sequence[Step], families: Families, memory: Memory, barriers: Collection[int], single: bool = False
 ) -> tuple[list[int], list[tuple[int, int, Axis]]]:
     """The steps in the order in which they run, and the bands in it: (start, stop, family).
 
-    ``barriers``: steps that write where others read; nothing moves past them.
+    ``barriers``: steps that write where others read; nothing moves past them. ``single``: a step that hands nothing
+    on to others is a band too.
     """
     reads = [read_from_memory(s, i, memory) for i, s in enumerate(steps)]
     order: list[int] = []
@@ -125,7 +128,7 @@ def arrange(
                 bands.append((len(order), len(order) + len(numbers), family))
                 order += numbers
                 continue
-            family, before, band, after = _split(numbers, steps, reads, families, memory)
+            family, before, band, after = _split(numbers, steps, reads, families, memory, single)
             if family is None:
                 order += numbers
             else:
@@ -137,7 +140,12 @@ def arrange(
 
 
 def _split(
-    numbers: Sequence[int], steps: Sequence[Step], reads: Sequence[Sequence[Atom]], families: Families, memory: Memory
+    numbers: Sequence[int],
+    steps: Sequence[Step],
+    reads: Sequence[Sequence[Atom]],
+    families: Families,
+    memory: Memory,
+    single: bool,
 ) -> tuple[Axis | None, list[int], list[int], list[int]]:
     """The first family that makes a band of these steps: what comes before it, the band, and what comes after."""
     for family in families.ranked:
@@ -158,9 +166,21 @@ def _split(
                 after[number] = None
             else:
                 before.append(number)
-        if linked:
+        if linked or (single and band):
             return family, before, list(band), list(after)
     return None, [], [], []
+
+
+_CHUNKS = 16  # of a band, whatever the number of threads: the order of sums does not depend on it
+_PARTIAL = 1 << 22  # bytes that the sums of all chunks may take
+
+
+def chunk_rows(rows: int, block: int, sums: Sequence[Atom]) -> int:
+    """How many rows a chunk has: whole blocks."""
+    size = sum(a.aval.size * a.aval.dtype.itemsize for a in sums)
+    blocks = -(-rows // block)
+    chunks = max(1, min(_CHUNKS, blocks, _PARTIAL // max(size, 1)))
+    return -(-blocks // chunks) * block
 
 
 def block_rows(touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis) -> int:

@@ -90,7 +90,7 @@ def _surroundings() -> str:
 
 
 _GENERATORS = (
-    "emit.py", "emit_calls.py", "link.py", "loops.py", "native.py", "scalars.py", "small_product.py",
+    "emit.py", "emit_calls.py", "link.py", "loops.py", "native.py", "parallel.py", "scalars.py", "small_product.py",
     "vecmath.py",
 )  # fmt: skip
 

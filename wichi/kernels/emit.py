@@ -8,8 +8,7 @@ vector form call the C library lane by lane.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from wichi.kernels import emit_calls, scalars
 from wichi.kernels.loops import (
     Accumulate,
     Assign,
+    Band,
     Begin,
     Branch,
     Check,
@@ -71,54 +71,110 @@ def emit_program(module: ir.Module, program: Program, blas_integer_bits: int, fu
     arguments, sizes, numbers = function.args
     builder = ir.IRBuilder(function.append_basic_block())
 
-    def word(array: Any, slot: int) -> Any:
-        return builder.load(builder.gep(array, [_I64(slot)], inbounds=True))
-
-    pointers = []
-    for buffer in program.buffers:
-        if buffer.offset is None:
-            address = word(arguments, buffer.argument or 0)
-        else:
-            address = builder.add(word(arguments, program.arguments), word(sizes, buffer.offset.slot))
-        pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
-
-    def call(nest: Nest, block: Sequence[Any] = ()) -> None:
-        emitted = NestEmitter(module, nest, program, blas_integer_bits, fused).function
-        status = builder.call(emitted, [*(pointers[b] for b in nest.buffers), sizes, numbers, *block])
-        if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
-            with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
-                builder.ret(status)
-
+    calls = _Calls(module, program, builder, (arguments, sizes, numbers), blas_integer_bits, fused)
     bands = {band.start: band for band in program.bands}
     number = 0
     while number < len(program.nests):
         band = bands.get(number)
         if band is None:
-            call(program.nests[number])
+            calls.call(program.nests[number])
             number += 1
-            continue
-        with _blocks(builder, word(sizes, band.rows.slot), word(sizes, band.block.slot)) as block:
-            for nest in program.nests[band.start : band.stop]:
-                call(nest, block)
-        number = band.stop
+        else:
+            calls.band(band, _I64(0), calls.word(sizes, band.rows.slot), _I64(0))
+            number = band.stop
     builder.ret(_I64(0))
     return function
 
 
-@contextmanager
-def _blocks(b: ir.IRBuilder, rows: Any, most: Any) -> Iterator[tuple[Any, Any]]:
-    """A loop over blocks of rows, which runs at least once. Yields the first row and the number of rows of each."""
-    before, body, after = b.block, b.append_basic_block("block"), b.append_basic_block("after")
-    b.branch(body)
-    b.position_at_end(body)
-    first = b.phi(_I64)
-    first.add_incoming(_I64(0), before)
-    left = b.sub(rows, first)
-    yield first, b.select(b.icmp_signed("<", left, most), left, most)
-    following = b.add(first, most)
-    first.add_incoming(following, b.block)
-    b.cbranch(b.icmp_signed("<", following, rows), body, after)
-    b.position_at_end(after)
+def parts_of(program: Program) -> list[range | Band]:
+    """The bands that are cut into chunks, and the nests between them; in turn."""
+    found: list[range | Band] = []
+    at = 0
+    for band in (b for b in program.bands if b.chunk is not None):
+        found += [range(at, band.start), band]
+        at = band.stop
+    return [*found, range(at, len(program.nests))]
+
+
+def emit_parts(module: ir.Module, program: Program, blas_integer_bits: int, fused: bool) -> list[ir.Function]:
+    """A function for each of ``parts_of(program)``: ``i64 part(arguments, sizes, scalars, tiles, chunk)``.
+
+    ``tiles`` is memory of the chunk's own; for nests between bands neither counts.
+    """
+    functions = []
+    for part in parts_of(program):
+        kind = ir.FunctionType(_I64, [*[_WORDS] * 3, _I64, _I64])
+        function = ir.Function(module, kind, module.get_unique_name("wichi_part"))
+        arguments, sizes, numbers, tiles, chunk = function.args
+        builder = ir.IRBuilder(function.append_basic_block())
+        calls = _Calls(module, program, builder, (arguments, sizes, numbers), blas_integer_bits, fused, tiles)
+        if isinstance(part, Band):
+            assert part.chunk is not None
+            each, rows = calls.word(sizes, part.chunk.slot), calls.word(sizes, part.rows.slot)
+            first = builder.mul(chunk, each)
+            stop = builder.add(first, each)
+            calls.band(part, first, builder.select(builder.icmp_signed("<", stop, rows), stop, rows), chunk)
+        else:
+            for number in part:
+                calls.call(program.nests[number])
+        builder.ret(_I64(0))
+        functions.append(function)
+    return functions
+
+
+class _Calls:
+    """Calls of the nests, from a function that is given the program's arguments."""
+
+    def __init__(
+        self,
+        module: ir.Module,
+        program: Program,
+        builder: ir.IRBuilder,
+        given: tuple[Any, Any, Any],
+        blas_integer_bits: int,
+        fused: bool,
+        tiles: Any = None,
+    ) -> None:
+        self.module, self.program, self.b = module, program, builder
+        self.integer_bits, self.fused = blas_integer_bits, fused
+        arguments, self.sizes, self.numbers = given
+        arena = self.word(arguments, program.arguments)
+        self.pointers = []
+        for buffer in program.buffers:
+            if buffer.offset is None:
+                address = self.word(arguments, buffer.argument or 0)
+            else:
+                base = tiles if buffer.tile and tiles is not None else arena
+                address = builder.add(base, self.word(self.sizes, buffer.offset.slot))
+            self.pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
+
+    def word(self, array: Any, slot: int) -> Any:
+        return self.b.load(self.b.gep(array, [_I64(slot)], inbounds=True))
+
+    def call(self, nest: Nest, block: Sequence[Any] = ()) -> None:
+        b = self.b
+        emitted = NestEmitter(self.module, nest, self.program, self.integer_bits, self.fused).function
+        status = b.call(emitted, [*(self.pointers[i] for i in nest.buffers), self.sizes, self.numbers, *block])
+        if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
+            with b.if_then(b.icmp_signed("!=", status, _I64(0)), likely=False):
+                b.ret(status)
+
+    def band(self, band: Band, start: Any, stop: Any, chunk: Any) -> None:
+        """The nests of a band for each block of the rows from ``start`` to ``stop``, at least once."""
+        b, most = self.b, self.word(self.sizes, band.block.slot)
+        before, body, after = b.block, b.append_basic_block("block"), b.append_basic_block("after")
+        b.branch(body)
+        b.position_at_end(body)
+        first = b.phi(_I64)
+        first.add_incoming(start, before)
+        left = b.sub(stop, first)
+        rows = b.select(b.icmp_signed("<", left, most), left, most)
+        for nest in self.program.nests[band.start : band.stop]:
+            self.call(nest, (first, rows, start, chunk))
+        following = b.add(first, most)
+        first.add_incoming(following, b.block)
+        b.cbranch(b.icmp_signed("<", following, stop), body, after)
+        b.position_at_end(after)
 
 
 class NestEmitter:
@@ -129,7 +185,7 @@ class NestEmitter:
     ) -> None:
         self.module, self.blas_integer, self.fused = module, ir.IntType(blas_integer_bits), fused
         memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
-        block = [_I64, _I64] if nest.block is not None else []
+        block = [_I64] * 4 if nest.block is not None else []
         kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS, *block])
         self.function = ir.Function(module, kind, module.get_unique_name("wichi_nest"))
         self.function.linkage = "internal"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wichi.config import debugging
+from wichi.config import config, debugging
 from wichi.kernels import cache, door, results
 from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
@@ -147,6 +147,8 @@ def direct(
         return value[()], out
 
     def several(leaves: Sequence[Any]) -> Any:
+        if config.parallel and not found.small:
+            return none
         outs: list[Any] = [make() for make in makers]
         if not found.run(leaves, outs):
             return none

@@ -88,17 +88,22 @@ def object_code(source: str, machine: Any) -> bytes:
 
 def link(found: ObjectCode) -> NativeProgram | None:
     """The program in memory; None if the code leaves a symbol open that is not on the list, or has no such entry."""
-    loose = open_symbols(found.code)
+    loaded = load(found.code, (found.symbol,))
+    return native_program(loaded.address(found.symbol), loaded) if loaded is not None else None
+
+
+def load(code: bytes, exports: Sequence[str]) -> Loaded | None:
+    """Object code in memory; None as for ``link``."""
+    loose = open_symbols(code)
     if loose is None or not loose <= RESOLVED:
         return None
     addresses = {s: _address(s) for s in loose}
     if None in addresses.values():
         return None
     try:
-        loaded = _load(found.code, (found.symbol,), addresses)
+        return _load(code, exports, addresses)
     except RuntimeError:
         return None
-    return native_program(loaded.address(found.symbol), loaded)
 
 
 def assemble(source: str, *exports: str, calls: Sequence[str] = ()) -> Loaded:

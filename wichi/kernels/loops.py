@@ -360,33 +360,42 @@ def walk(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A block of memory: the caller's array number ``argument``, or ``offset`` bytes into the arena."""
+    """A block of memory: the caller's array number ``argument``, or ``offset`` bytes into the arena.
+
+    ``tile``: into the memory that each chunk of a band has for itself, where bands are cut into chunks.
+    """
 
     dtype: np.dtype[Any]
     argument: int | None = None
     offset: Size | None = None
+    tile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
     """One function of the program: a body and the buffers it touches.
 
-    ``block``: the values that hold, in a band, the first row of the block and the number of its rows.
+    ``block``: the values that hold, in a band, the first row of the block, the number of its rows, the first row of
+    the chunk that it belongs to, and the number of the chunk.
     """
 
     body: tuple[Statement, ...]
     buffers: tuple[int, ...]
-    block: tuple[int, int] | None = None
+    block: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The nests from ``start`` up to ``stop`` run for one block of rows after the other, at least once."""
+    """The nests from ``start`` up to ``stop`` run for one block of rows after the other, at least once.
+
+    ``chunk``: rows that are left to one thread; each chunk of them has tiles and partial sums of its own.
+    """
 
     start: int
     stop: int
     rows: Size
     block: Size
+    chunk: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)

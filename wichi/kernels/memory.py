@@ -13,11 +13,15 @@ from wichi.trace.ir import Atom
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The buffers of a program, the bytes of its arena, and the slot among the buffers of each buffer of the plan."""
+    """The buffers of a program, the bytes of its arena, and the slot among the buffers of each buffer of the plan.
+
+    ``tile_bytes``: of the memory that each chunk has for itself.
+    """
 
     buffers: list[Buffer]
     arena_bytes: int
     slots: dict[int, int]
+    tile_bytes: int
 
 
 def assign(
@@ -28,6 +32,7 @@ def assign(
     steps: int,
     groups: Sequence[Group],
     sizes: list[int],
+    chunked: bool,
 ) -> Placed:
     """Place every buffer of ``lifetimes`` (the step that makes it, the last that reads it) and of ``arguments``.
 
@@ -37,8 +42,10 @@ def assign(
     Args:
         arguments: buffers that are arguments of the program, by number.
         into: buffers that have the memory of another buffer, which is an argument.
+        chunked: tiles lie in memory apart.
     """
-    arena, offsets, slots = Arena(), {}, {}
+    arena, own, offsets, slots = Arena(), Arena(), {}, {}
+    tiles = {b for group in groups for b in group.tiles} if chunked else set()
     buffers: list[Buffer] = []
     born: dict[int, list[int]] = {}
     ending: dict[int, list[int]] = {}
@@ -59,9 +66,9 @@ def assign(
         ending.setdefault(last, []).append(buffer)
     for number in range(steps):
         for buffer in born.get(number, ()):
-            offsets[buffer] = arena.take(sized[buffer])
+            offsets[buffer] = (own if buffer in tiles else arena).take(sized[buffer])
         for buffer in ending.get(number, ()):
-            arena.give_back(offsets[buffer])
+            (own if buffer in tiles else arena).give_back(offsets[buffer])
     for buffer in sorted({*lifetimes, *arguments}):
         if buffer in into:  # arguments come first, so its memory is there already
             slots[buffer] = slots[into[buffer]]
@@ -72,5 +79,5 @@ def assign(
             buffers.append(Buffer(dtype, argument=arguments[buffer]))
         else:
             sizes.append(offsets[buffer])
-            buffers.append(Buffer(dtype, offset=Size(len(sizes) - 1)))
-    return Placed(buffers, arena.high, slots)
+            buffers.append(Buffer(dtype, offset=Size(len(sizes) - 1), tile=buffer in tiles))
+    return Placed(buffers, arena.high, slots, own.high)

@@ -12,9 +12,10 @@ from llvmlite import ir
 from wichi.errors import KernelError
 from wichi.kernels import blas, link
 from wichi.kernels.cache import ObjectCode
-from wichi.kernels.emit import emit_program
+from wichi.kernels.emit import emit_parts, emit_program, parts_of
 from wichi.kernels.link import NativeProgram
 from wichi.kernels.loops import Program
+from wichi.kernels.parallel import PROTOTYPE, Parts
 
 
 def compile_program(program: Program) -> tuple[NativeProgram, ObjectCode]:
@@ -29,6 +30,28 @@ def compile_program(program: Program) -> tuple[NativeProgram, ObjectCode]:
         loose = link.open_symbols(code.code) or ()
         raise KernelError("The machine code of a program does not link.", value=", ".join(sorted(loose)))
     return made, code
+
+
+def compile_parts(program: Program) -> tuple[Parts, ObjectCode]:
+    """The same in parts, for threads."""
+    module = ir.Module("wichi")
+    functions = emit_parts(module, program, blas.provider().integer_bits, link.fuses(link.cpu()[1]))
+    for function in functions:
+        function.linkage = "external"
+    code = ObjectCode(",".join(f.name for f in functions), link.object_code(str(module), link.host()))
+    made = link_parts(program, code)
+    assert made is not None, "the symbols are those of whole programs"
+    return made, code
+
+
+def link_parts(program: Program, code: ObjectCode) -> Parts | None:
+    """A program in parts in this process; None as for ``link``."""
+    names = code.symbol.split(",")
+    parts = tuple(parts_of(program))
+    loaded = link.load(code.code, names) if len(names) == len(parts) else None
+    if loaded is None:
+        return None
+    return Parts(parts, tuple(PROTOTYPE(loaded.address(n)) for n in names), loaded)
 
 
 def llvm_ir(program: Program) -> tuple[str, str]:

@@ -41,6 +41,7 @@ class Plan:
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
     donated: tuple[tuple[int, int], ...]  # results written into inputs: (the result's place, the input's)
     homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
+    tile_bytes: int = 0  # of the memory that each chunk of a band has for itself
 
     @property
     def interruptible(self) -> bool:

@@ -20,8 +20,7 @@ def write_product(k: Writer, a: Layout, b: Layout, out: Layout, over_blocks: boo
         return
     adds = None
     if over_blocks:
-        assert k.first is not None
-        adds = k.gt(k.first, 0).id
+        adds = k.gt(k.first, k.chunk_first).id
     if _stored(out)[1]:  # the columns of the result are dense: C' = B' A'
         a, b, out = (x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)) for x in (b, a, out))
     *batch, m, n = out.shape

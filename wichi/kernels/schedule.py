@@ -17,6 +17,7 @@ from wichi.kernels.bands import (
     Memory,
     arrange,
     block_rows,
+    chunk_rows,
     read_from_memory,
     row_axis,
     sums_rows,
@@ -30,19 +31,27 @@ from wichi.kernels.product import write_product
 from wichi.kernels.shared import Shared, stands_for_equations, words_of
 from wichi.kernels.windows import windowed
 from wichi.kernels.writer import Writer
-from wichi.trace.ir import Atom, Eqn, Graph, Var, expanded
+from wichi.ops.reducing import sum_
+from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, expanded
 from wichi.trace.primitive import Loops, Product, Reduction
 
 Place = Callable[[Atom], Layout]
 
 
-def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
-    """Decide how ``graph`` runs. ``donated``: results that are written into the memory of inputs."""
+def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool = False) -> Plan:
+    """Decide how ``graph`` runs.
+
+    Args:
+        donated: results that are written into the memory of inputs.
+        chunked: bands are cut into chunks, which threads may run at once.
+    """
     graph = windowed(expanded(graph, stands_for_equations))
     donated = donated or {}
     families = Families(graph)
-    p, outs, groups = _banded(graph, families)
+    p, outs, groups = _banded(graph, families, chunked)
     targets = {out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()}
+    if chunked:
+        groups = [_cut(p, families, _sized(p, families, g, {p.layouts[o].buffer for o in outs})) for g in groups]
     needed, last_use = p.needed(outs)
     needed |= {p.layouts[v].buffer for v in targets.values()}
     fresh = [o for k, o in enumerate(outs) if k not in donated]
@@ -52,19 +61,23 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
     into = {p.layouts[targets[k]].buffer: p.layouts[graph.ins[i]].buffer for k, i in donated.items()}
     groups = [_sized(p, families, g, {*arguments, *into}) for g in groups]
     lifetimes = {b: (p.ready[p.home[b]], last_use.get(b, p.ready[p.home[b]])) for b in needed}
-    placed = memory.assign(p.home, arguments, into, lifetimes, len(p.steps), groups, sizes)
+    placed = memory.assign(p.home, arguments, into, lifetimes, len(p.steps), groups, sizes, chunked)
     shared = Shared(sizes, scalars, placed.buffers, placed.arena_bytes, _inline)
     bases = {b: Layout(slot, placed.buffers[slot].dtype, (), ()) for b, slot in placed.slots.items()}
     nests, bands = [], []
     for group in groups:
         sizes += [group.rows, group.block]
         begins = group.start + bool(p.steps[group.start].begins)
-        bands.append(Band(begins, group.stop, Size(len(sizes) - 2), Size(len(sizes) - 1)))
+        slots = [Size(len(sizes) - 2), Size(len(sizes) - 1)]
+        if chunked:
+            sizes.append(group.chunk)
+            slots.append(Size(len(sizes) - 1))
+        bands.append(Band(begins, group.stop, *slots))
     for number, step in enumerate(p.steps):
         shared.open_nest()
         group = next((g for g in groups if g.start <= number < g.stop and not step.begins), None)
         writer = Writer(sizes, scalars, shared, in_band=group is not None)
-        _write_step(p, writer, shared, number, needed, bases, families if group else None, group)
+        _write_step(p, writer, shared, number, needed, bases, families if group else None, group, groups)
         nests.append(writer.nest())
     return Plan(
         Program(tuple(nests), tuple(placed.buffers), len(arguments), tuple(bands)),
@@ -79,6 +92,7 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None) -> Plan:
         tuple(scalars),
         tuple(donated.items()),
         _homes(p, placed.slots, len(placed.buffers)),
+        placed.tile_bytes,
     )
 
 
@@ -91,7 +105,7 @@ def _homes(p: Placing, slots: dict[int, int], count: int) -> tuple[Atom | None, 
 
 
 # --- bands ---------------------------------------------------------------------------------------------------------
-def _banded(graph: Graph, families: Families) -> tuple[Placing, list[Var], list[Group]]:
+def _banded(graph: Graph, families: Families, chunked: bool) -> tuple[Placing, list[Var], list[Group]]:
     """The steps in their order, the outputs, and the bands, whose blocks have no size yet.
 
     A value of a band has its rows one after the other in memory, also where its first axis is another. Which values
@@ -103,11 +117,11 @@ def _banded(graph: Graph, families: Families) -> tuple[Placing, list[Var], list[
         p.begin()
         outs = p.place()
         where = Memory(p.layouts, p.home, p.ready, p.inside)
-        order, found = arrange(p.steps, families, where, p.barriers)
+        order, found = arrange(p.steps, families, where, p.barriers, chunked)
         banded = {order[i] for start, stop, _ in found for i in range(start, stop)}
         useless = [v for v in wanted if p.ready.get(v) not in banded]
         if not useless:
-            return p, outs, _reorder(p, families, order, found)
+            return p, outs, _reorder(p, families, order, found, chunked)
         wanted = {v: axis for v, axis in wanted.items() if v not in useless}
 
 
@@ -123,8 +137,10 @@ def _rows_outermost(graph: Graph, families: Families) -> dict[Var, int]:
     return found
 
 
-def _reorder(p: Placing, families: Families, order: Sequence[int], found: Sequence[Any]) -> list[Group]:
-    """Put the steps in order; before a band goes a step that begins its sums over rows."""
+def _reorder(
+    p: Placing, families: Families, order: Sequence[int], found: Sequence[Any], chunked: bool
+) -> list[Group]:
+    """Put the steps in order; before a band goes a step that begins its sums over rows, after it what joins them."""
     steps: list[Step] = []
     number: dict[int, int] = {}
     starts = {start: (stop, family) for start, stop, family in found}
@@ -147,9 +163,33 @@ def _reorder(p: Placing, families: Families, order: Sequence[int], found: Sequen
             steps.append(p.steps[order[i]])
         if family is not None:
             groups.append(Group(first, len(steps), family, families.rows[family], 0, frozenset()))
+            if chunked:  # sums of products are sums over rows too
+                last = [e for s in steps[first:] for e in s.eqns if sums_rows(families, family, e)]
+                steps += [Step([e]) for e in last]
         at = stop
     p.reordered([number[i] for i in range(len(number))], steps)
     return groups
+
+
+def _cut(p: Placing, families: Families, group: Group) -> Group:
+    """Cut a band into chunks: each adds to sums of its own, which the steps after the band join."""
+    sums = [
+        e
+        for step in p.steps[group.start : group.stop]
+        for e in step.eqns
+        if sums_rows(families, group.family, e)
+    ]
+    chunk = chunk_rows(group.rows, group.block, [e.outs[0] for e in sums])
+    count = -(-group.rows // chunk)
+    partial: dict[Var, Var] = {}
+    for number, eqn in enumerate(sums, group.stop):
+        (out,) = eqn.outs
+        part = partial[out] = Var(Aval((count, *out.aval.shape), out.aval.dtype))
+        p.in_memory(part, group.start)
+        join = eqn.prim if isinstance(eqn.prim.kernel, Reduction) else sum_
+        p.steps[number] = Step([Eqn(join, (part,), {"axes": (0,)}, (out,), eqn.where)], part.aval.shape)
+        p.ready[out] = number
+    return replace(group, chunk=chunk, partial=partial)
 
 
 def _sized(p: Placing, families: Families, group: Group, kept: set[int]) -> Group:
@@ -200,10 +240,14 @@ def _write_step(
     bases: Mapping[int, Layout],
     families: Families | None = None,
     group: Group | None = None,
+    groups: Sequence[Group] = (),
 ) -> None:
     """Write step ``number``; ``bases`` says where the buffers lie. In a band: of one block."""
 
     def place(atom: Atom) -> Layout:
+        part = group.partial.get(atom) if group is not None else None  # type: ignore[call-overload]
+        if group is not None and part is not None:
+            return _of_chunk(k, p.layouts[part].moved(bases[p.layouts[part].buffer]))
         layout = p.layouts[atom]
         moved = layout.moved(bases[layout.buffer])
         if families is None or group is None:
@@ -220,12 +264,14 @@ def _write_step(
 
     step = p.steps[number]
     for eqn in step.begins:
-        out = place(eqn.outs[0])
+        begun = next((g.partial[eqn.outs[0]] for g in groups if eqn.outs[0] in g.partial), eqn.outs[0])
+        out = place(begun)
         k.fill(out, neutral(eqn.prim.kernel.op, out.dtype).item())
     if step.begins:
         return
     if step.shape is not None:
         stored = {e.outs[0] for e in step.eqns if p.layouts[e.outs[0]].buffer in needed}
+        stored |= {*group.partial} if group is not None else set()
         inside = {e.outs[0] for e in step.eqns if p.inside.get(e.outs[0]) == number}
         shape = step.shape
         if families is not None and group is not None:
@@ -236,7 +282,8 @@ def _write_step(
         return
     (eqn,) = step.eqns
     operands = [place(a) for a in eqn.ins]
-    results = [place(o) if p.layouts[o].buffer in needed else None for o in eqn.outs]
+    kept = {*group.partial} if group is not None else set()
+    results = [place(o) if o in kept or p.layouts[o].buffer in needed else None for o in eqn.outs]
     if isinstance(eqn.prim.kernel, Product):
         assert results[0] is not None
         over_blocks = families is not None and group is not None and sums_rows(families, group.family, eqn)
@@ -246,6 +293,13 @@ def _write_step(
         outer, shared.eqn = shared.eqn, eqn
         eqn.prim.kernel.write(k, operands, results, **eqn.params)
         shared.eqn = outer
+
+
+def _of_chunk(k: Writer, layout: Layout) -> Layout:
+    """The part of an array that belongs to the chunk: its first axis counts chunks."""
+    assert k.chunk is not None
+    whole = Layout(layout.buffer, layout.dtype, layout.shape[1:], layout.strides[1:], layout.offset, layout.outer)
+    return replace(whole, outer=(*layout.outer, (k.chunk.id, k.size(layout.strides[0], (layout, "chunk")))))
 
 
 def _with_rows(shape: tuple[int, ...], axis: int, multiple: int) -> tuple[int, ...]:

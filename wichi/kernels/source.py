@@ -211,7 +211,7 @@ class _PythonWriter:
         self.reads, self.written = _uses(nest)
         self.names: dict[int, str] = {}
         self.waiting: dict[int, str] = {}  # expressions not written yet
-        self.constants: dict[int, str] = dict(zip(nest.block or (), ("first", "rows"), strict=False))  # written where read
+        self.constants: dict[int, str] = dict(zip(nest.block or (), ("first", "rows", "0", "0"), strict=False))  # written where read
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)

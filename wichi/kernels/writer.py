@@ -69,13 +69,14 @@ class Writer:
         self._tapes = 0
         self.lane_of: dict[int, tuple[Scalar, int]] = {}  # numbers that were taken out of vectors
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
-        # In a band: the first row of the block, and how many there are.
-        self.first, self.rows = (self.fresh(I8), self.fresh(I8)) if in_band else (None, None)
+        # In a band: the first row of the block, how many there are, the first row of its chunk, and the chunk's number.
+        self.block = tuple(self.fresh(I8) for _ in range(4)) if in_band else None
+        self.first, self.rows, self.chunk_first, self.chunk = self.block or (None, None, None, None)
 
     def nest(self) -> Nest:
         """What was written."""
         (body,) = self.blocks
-        block = None if self.first is None or self.rows is None else (self.first.id, self.rows.id)
+        block: Any = None if self.block is None else tuple(s.id for s in self.block)
         return Nest(tuple(body), tuple(self.buffers), block)
 
     # --- numbers ---
