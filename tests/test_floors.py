@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1] / "wichi"
 FLOORS = {
     "wichi.errors": 0, "wichi.config": 0, "wichi.pytree": 0,
     "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1,
-    "wichi.kernels.layout": 1, "wichi.kernels.loops": 1, "wichi.kernels.numbers": 1, "wichi.kernels.writer": 1,
+    "wichi.kernels.layout": 1, "wichi.kernels.loops": 1, "wichi.kernels.numbers": 1, "wichi.kernels.packs": 1, "wichi.kernels.writer": 1,
     "wichi.trace.primitive": 2, "wichi.trace.refusals": 2, "wichi.trace.tracer": 2, "wichi.trace.captured": 2,
     "wichi.ops": 3,
     "wichi.trace": 4, "wichi.trace.bodies": 5, "wichi.trace.branches": 5, "wichi.trace.callbacks": 5, "wichi.trace.calls": 5, "wichi.trace.scans": 5, "wichi.trace.whiles": 5,
@@ -34,6 +34,7 @@ ROOMS = {
         "wichi.kernels.link",
         "wichi.kernels.native",
         "wichi.kernels.scalars",
+        "wichi.kernels.small_product",
         "wichi.kernels.standalone",
         "wichi.kernels.vecmath",
     },
