@@ -10,7 +10,7 @@ import numpy as np
 
 from wichi import pytree
 from wichi.errors import ArgumentError, DtypeError
-from wichi.numpy._writing import MaskedPart
+from wichi.numpy._masked import MaskedPart
 from wichi.ops.shaping import cast
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed

@@ -14,7 +14,7 @@ from wichi.errors import ArgumentError, ShapeError
 from wichi.trace import frames
 from wichi.trace.batch import vmap_values
 from wichi.trace.primitive import lead
-from wichi.trace.tracer import trace
+from wichi.trace.tracer import of_its_own, trace
 from wichi.transforms import AsItIs
 
 Axes = Any  # an int, None, or a tree of these above the arguments
@@ -71,7 +71,7 @@ def vmap(
         results = vmap_values(traced.graph, [*rows, *traced.captured], is_batched, size)
         whole = [value if has_axis else lead(value, size) for value, has_axis in results]
         moved = [
-            value if axis == 0 else wnp.moveaxis(value, 0, axis)
+            of_its_own(value) if axis == 0 else wnp.moveaxis(value, 0, axis)
             for value, axis in zip(whole, _axes_of_results(out_axes, out_tree[0]), strict=True)
         ]
         return pytree.unflatten(out_tree[0], moved)

@@ -12,7 +12,7 @@ from wichi.trace import bodies, frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval, Eqn, Graph, Var
 from wichi.trace.primitive import Primitive, aval_of
-from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.trace.tracer import Traced, Tracer, as_view, is_tracing, trace
 from wichi.traces import Runnable
 
 
@@ -78,6 +78,15 @@ def with_consts(traced: Traced, given: int, in_front: bool = True) -> tuple[Grap
     own, held = graph.ins[:given], graph.ins[given:]
     ins = (*held, *own) if in_front else (*own, *held)
     return Graph(ins, graph.eqns, graph.outs), [*traced.captured, *arrays]
+
+
+def as_results(graph: Graph, outs: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    """The results of a graph. One that is an operand itself shares its memory in NumPy's eyes."""
+    place = {v: i for i, v in enumerate(graph.ins)}
+    return [
+        as_view(x, operands[place[o]]) if type(o) is Var and o in place else x
+        for x, o in zip(outs, graph.outs, strict=True)
+    ]
 
 
 def bind_graph(prim: Primitive, operands: Sequence[Any], **params: Any) -> Sequence[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from wichi import pytree
 from wichi.arguments import as_typed, leaf_aval
-from wichi.binding import bind_graph, with_consts
+from wichi.binding import as_results, bind_graph, with_consts
 from wichi.errors import ArgumentError
 from wichi.trace import callbacks, calls, frames
 from wichi.trace.boxed import Boxed
@@ -86,7 +86,7 @@ class _Custom(abc.ABC):
         rule = self._rule(whole, tree, out_tree[0], avals, [o.aval for o in graph.outs], tuple(static.values()))
         operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
         outs = bind_graph(calls.custom, operands, graph=graph, **rule)
-        return pytree.unflatten(out_tree[0], outs)
+        return pytree.unflatten(out_tree[0], as_results(graph, outs, operands))
 
     @abc.abstractmethod
     def _rule(
@@ -332,6 +332,7 @@ def checkpoint(fun: Callable[..., Any], policy: Callable[[Eqn], bool] | None = N
         traced: Traced = trace(flat, avals, name="checkpoint")
         graph, extra = with_consts(traced, len(leaves), in_front=False)
         operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
-        return pytree.unflatten(out_tree[0], bind_graph(calls.call, operands, graph=graph, policy=policy))
+        outs = bind_graph(calls.call, operands, graph=graph, policy=policy)
+        return pytree.unflatten(out_tree[0], as_results(graph, outs, operands))
 
     return apart

@@ -16,7 +16,7 @@ from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Const, Graph, dce
-from wichi.trace.tracer import Tracer
+from wichi.trace.tracer import Tracer, of_its_own
 
 if TYPE_CHECKING:
     from wichi.kernels.program import Executable
@@ -33,7 +33,7 @@ class Runnable:
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """The outputs on arrays, computed natively; on traced values, as traced values."""
         if any(isinstance(x, Tracer) for x in values):
-            return evaluate(self.graph, *values)
+            return [of_its_own(x) for x in evaluate(self.graph, *values)]  # no result is an argument itself
         values = [x.array() if isinstance(x, Boxed) else x for x in values]
         from wichi.kernels.program import Executable, check_donated  # loaded with the first call: imports stay light
 

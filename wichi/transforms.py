@@ -18,6 +18,7 @@ from wichi.ops import shaping
 from wichi.trace import frames, reverse
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Graph, dce
+from wichi.trace.tracer import as_view
 from wichi.traces import Signature
 
 P = ParamSpec("P")
@@ -258,4 +259,6 @@ def stop_gradient(x: Any) -> Any:
     >>> wichi.grad(lambda x: x * wichi.stop_gradient(x))(3.0)
     np.float64(3.0)
     """
-    return pytree.tree_map(lambda leaf: shaping.stop_gradient(leaf) if isinstance(leaf, Boxed) else leaf, x)
+    return pytree.tree_map(
+        lambda leaf: as_view(shaping.stop_gradient(leaf), leaf) if isinstance(leaf, Boxed) else leaf, x
+    )

@@ -18,6 +18,7 @@ from wichi.errors import (
     ConditionError,
     DtypeError,
     EscapedValueError,
+    ShapeError,
 )
 from wichi.trace import frames, refusals
 from wichi.trace.boxed import Boxed, registry
@@ -181,8 +182,8 @@ class Tracer(Boxed):
         part = registry.methods["__getitem__"](self, index)
         if isinstance(part, Tracer):
             parts = index if isinstance(index, tuple) else (index,)
-            if part.shape and all(p is None or p is Ellipsis or isinstance(p, slice | int) for p in parts):
-                part.looks_into(self, index)
+            if part.shape and all(map(_is_basic, parts)):
+                part.looks_into(self, (None,) if index is None else index)
             else:
                 part.base = None
         return part
@@ -193,6 +194,25 @@ class Tracer(Boxed):
         part = value if isinstance(value, Tracer) and value.base is self and value.part is index else None
         if part is None or part.seen != self.writes:  # else `x[i] += v`, which has written through already
             self.become(registry.methods["write"](self, index, value))
+
+    def combine(self, index: Any, value: Any, op: str) -> None:
+        """``numpy.ufunc.at``: as often as an index occurs."""
+        if self.base is not None:
+            self.refresh()
+        self.become(registry.methods["write"](self, index, value, op))
+
+    def overwrite(self, compute: Callable[[], Any]) -> Tracer:
+        """``out=self`` of a NumPy function: this array holds the result from now on."""
+        value = compute()
+        shape = np.shape(value) if not isinstance(value, Boxed) else value.shape
+        if shape != self.shape:
+            raise ShapeError(
+                f"out= has shape {self.shape}, and the result has shape {shape}.",
+                at=frames.describe(frames.user_where()),
+                fix="out=wichi.numpy.empty(shape of the result)",
+            )
+        self.become(registry.methods["write"](self, ..., value))
+        return self
 
     def _changed(self, name: str, other: Any) -> Tracer:
         """``x += other``: in place for arrays, as NumPy has it; a number gets a new value."""
@@ -302,6 +322,13 @@ class Tracer(Boxed):
         refusals.needs_plain(self)
 
 
+def _is_basic(part: Any) -> bool:
+    """Whether an index makes a view in NumPy: no arrays, and traced integers stand for NumPy's scalars."""
+    if isinstance(part, Tracer):
+        return not part.shape and part.dtype.kind in "iu"
+    return part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """What ``trace`` answers: the graph, what the function returned (of atoms), and values captured from outside."""
@@ -367,6 +394,13 @@ def of_its_own(x: Any) -> Any:
     if x.base is not None:
         x.refresh()
     return Tracer(x.trace, x.atom)
+
+
+def as_view(x: Any, of: Any) -> Any:
+    """``x``, which in NumPy's eyes looks into the memory of ``of``: writes to either are refused afterwards."""
+    if isinstance(x, Tracer) and isinstance(of, Tracer) and x is not of:
+        x.looks_into(of, None)
+    return x
 
 
 def concrete(x: Any) -> Any | None:
