@@ -2,9 +2,10 @@
 
 from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, testing, utils
 from wichi.batching import vmap
+from wichi.choice import cond, switch
 from wichi.cinterface import cfunc, export
 from wichi.config import config
-from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from wichi.control import associative_scan, fori_loop, map, scan, while_loop
 from wichi.custom import checkpoint, custom_jvp, custom_vjp, primitive, products_saveable
 from wichi.data import DataModule
 from wichi.debug import debug

@@ -95,6 +95,7 @@ def check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> No
                 x.refuse()
             raise ArgumentError(
                 f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
+                at=frames.describe(frames.user_where()),
                 because="a compiled function can only return trees of arrays",
                 fix="return it from outside the function",
             ) from None

@@ -147,7 +147,10 @@ def _unused(kind: _Differentiate, signature: Signature) -> NoReturn:
 
 # --- the public functions --------------------------------------------------------------------------------------------
 def jit(
-    fn: Callable[P, R], static_argnums: int | Sequence[int] = (), donate_argnums: int | Sequence[int] = ()
+    fn: Callable[P, R],
+    static_argnums: int | Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (),
 ) -> Transformed[P, R]:
     """``fn``, traced once for each signature and run as native code.
 
@@ -158,6 +161,7 @@ def jit(
         donate_argnums: positional arguments whose arrays may be overwritten: each result is written into the first of
             their leaves that has its shape and dtype and is still free, and that array is the result. A training step
             so allocates nothing of the size of its parameters.
+        static_argnames: static arguments by their names; either way they may be given by position or by keyword.
 
     Returns:
         a function with the signature of ``fn``; results are fresh ndarrays.
@@ -171,7 +175,10 @@ def jit(
     """
     donated = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
     made: Transformed[P, R] = static.transformed(
-        fn, static_argnums, lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated))))
+        fn,
+        static_argnums,
+        lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated)))),
+        static_argnames,
     )
     return made
 

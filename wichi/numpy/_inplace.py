@@ -1,4 +1,4 @@
-"""NumPy's functions that change an argument: ``copyto``, ``put``, ``putmask``, ``fill``, ``fill_diagonal``, ``ufunc.at``.
+"""NumPy's functions that change an argument: ``copyto``, ``put``, ``putmask``, ``fill_diagonal``, ``ufunc.at``.
 
 A traced array stands for the changed value afterwards; a plain array cannot hold what is still to be computed.
 """
