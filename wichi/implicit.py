@@ -79,7 +79,7 @@ def custom_root(
 
     def push(ins: Values, tangents: Values) -> tuple[Values, Values]:
         of, dots = ins[: len(held)], tangents[: len(held)]
-        x = calls.custom(*ins, graph=graph, push=push, back=None)
+        x = calls.custom(*ins, graph=graph, push=push, back=None, own=len(ins), held=0, name="custom_root")
         given = [*[t if is_float(v) else None for t, v in zip(dots, of, strict=True)], *[None] * len(x)]
         moved = jvp_values(equation, [*of, *x], given)[1]
         right = [-wnp.zeros_like(v) if t is None else -t for t, v in zip(moved, x, strict=True)]
@@ -91,7 +91,10 @@ def custom_root(
         return list(x), pytree.leaves(answer)
 
     operands = [*held, *[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *more]
-    return pytree.unflatten(tree, bind_graph(calls.custom, operands, graph=graph, push=push, back=None))
+    outs = bind_graph(
+        calls.custom, operands, graph=graph, push=push, back=None, own=len(operands), held=0, name="custom_root"
+    )
+    return pytree.unflatten(tree, outs)
 
 
 def custom_linear_solve(
@@ -158,7 +161,7 @@ def _linear(
 
     def back(ins: Values) -> tuple[Values, Callable[[Values], Values]]:
         own = ins[: len(types)]
-        x = calls.custom(*ins, graph=graph, push=None, back=back)
+        x = calls.custom(*ins, graph=graph, push=None, back=back, own=len(ins), held=0, name="custom_linear_solve")
 
         def pullback(cts: Values) -> Values:
             seeds = [wnp.zeros_like(v) if c is None else c for c, v in zip(cts, x, strict=True)]
@@ -170,7 +173,10 @@ def _linear(
 
         return list(x), pullback
 
-    return bind_graph(calls.custom, [*operands, *more], graph=graph, push=None, back=back)
+    given = [*operands, *more]
+    return bind_graph(
+        calls.custom, given, graph=graph, push=None, back=back, own=len(given), held=0, name="custom_linear_solve"
+    )
 
 
 def _graph_of(

@@ -7,7 +7,8 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wichi.errors import (
+    ArgumentError,
     ConditionError,
     DtypeError,
     EscapedValueError,
@@ -27,6 +29,8 @@ from wichi.trace.primitive import Primitive, View
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
+# What values of a trace that is over stand for while a rule of the user's runs that closes over them; see `standing_for`.
+_meanings: ContextVar[dict[int, Any]] = ContextVar("wichi_meanings", default={})  # noqa: B039  (never changed)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
 
 
@@ -107,6 +111,9 @@ class Trace:
         return self.builder.scalar(x, weak)
 
     def _capture(self, x: Tracer) -> Atom:
+        known = _meanings.get()
+        if known and id(x) in known:
+            return self.lift(known[id(x)])
         if not x.trace.active:
             refusals.escaped(x)
         if type(x.atom) is Const:
@@ -117,6 +124,9 @@ class Trace:
         return found[1]
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        known = _meanings.get()
+        if known and any(id(a) in known for a in args):
+            return prim(*[known.get(id(a), a) for a in args], **params)
         if not self.active:
             refusals.escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
         builder = self.builder
@@ -371,7 +381,14 @@ def trace(
 def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tuple[str, ...] = ()) -> Graph:
     """The graph of ``fn``, a walker that runs rules on traced values. It captures nothing."""
     traced = trace(fn, ins)
-    assert not traced.captured
+    if traced.captured:
+        x = traced.captured[0]
+        raise ArgumentError(
+            "A rule of yours uses a value inside a transform that is neither an argument nor in its own closure.",
+            at=frames.describe(frames.user_where()),
+            value=refusals.made(x) if isinstance(x, Tracer) else str(x.aval),
+            fix="make it an argument, or a variable that the rule itself closes over",
+        )
     return Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
 
 
@@ -394,6 +411,16 @@ def of_its_own(x: Any) -> Any:
     if x.base is not None:
         x.refresh()
     return Tracer(x.trace, x.atom)
+
+
+@contextmanager
+def standing_for(closed_over: Sequence[Any], values: Sequence[Any]) -> Iterator[None]:
+    """Let traced values that a function closes over stand for ``values``, after their own trace too."""
+    token = _meanings.set(_meanings.get() | {id(x): v for x, v in zip(closed_over, values, strict=True)})
+    try:
+        yield
+    finally:
+        _meanings.reset(token)
 
 
 def as_view(x: Any, of: Any) -> Any:
