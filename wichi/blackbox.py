@@ -20,27 +20,29 @@ class BlackBox(_Custom):
     """What ``primitive`` answers: called like the function; ``defvjp`` or ``defjvp`` give its rule."""
 
     kind = "primitive"
+    _with_rule: _Custom | None = None
 
     def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
         """The rule in reverse mode; see ``custom_vjp``. Forward mode transposes it."""
-        self._with_rule = custom_vjp(self.fun)
-        self._with_rule.defvjp(forward, backward)
-        self.rules = self._with_rule.rules
+        made = custom_vjp(self.fun)
+        made.defvjp(forward, backward)
+        self._with_rule, self.rules = made, made.rules
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """The rule in forward mode; see ``custom_jvp``. Reverse mode transposes it."""
-        self._with_rule = custom_jvp(self.fun)
-        self._with_rule.defjvp(rule)
-        self.rules = self._with_rule.rules
+        made = custom_jvp(self.fun)
+        made.defjvp(rule)
+        self._with_rule, self.rules = made, made.rules
         return rule
 
     def _check(self, args: Any) -> None:
         """Without a rule it can be computed, only not be differentiated."""
 
     def _rule(self, *args: Any) -> dict[str, Any]:
-        if self.rules:
+        if self._with_rule is not None:
             self._with_rule.__name__ = self.__name__
-            return self._with_rule._rule(*args)
+            rule: dict[str, Any] = self._with_rule._rule(*args)
+            return rule
         return {"push": self._refuse, "back": None}
 
     def _refuse(self, *args: Any) -> NoReturn:

@@ -356,14 +356,15 @@ def _fitting(name: str, what: str, given: Any, tree: pytree.TreeDef, avals: Sequ
     answer = []
     for path, x, aval in zip(pytree.paths(tree), leaves, avals, strict=True):
         try:
-            has = leaf_aval(x)
+            has_aval = leaf_aval(x)
         except TypeError:
             raise ArgumentError(f"{name}: the {what}{path} is {type(x).__name__} where {aval} fits.", at=at) from None
-        if has.shape != aval.shape:
-            raise ArgumentError(f"{name}: the {what}{path} is {has} where {aval} fits.", at=at)
-        if has.dtype != aval.dtype and not has.weak and aval.dtype.kind == "f":
+        other_dtype = has_aval.dtype != aval.dtype and not has_aval.weak and aval.dtype.kind == "f"
+        if has_aval.shape != aval.shape or other_dtype:
             raise ArgumentError(
-                f"{name}: the {what}{path} is {has} where {aval} fits.", at=at, fix=f".astype(np.{aval.dtype.name})"
+                f"{name}: the {what}{path} is {has_aval} where {aval} fits.",
+                at=at,
+                fix=f".astype(np.{aval.dtype.name})" if has_aval.shape == aval.shape else None,
             )
         answer.append(as_typed(x, aval))
     return answer

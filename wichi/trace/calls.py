@@ -93,7 +93,8 @@ call = Primitive(
 
 
 # --- custom: where it runs, its graph stands in its place; where it is differentiated, the user's rule does it --------
-# Exactly one of ``push(ins, tangents) -> (outs, tangents)`` and ``back(ins) -> (outs, pullback)``, on flat values.
+# ``push(ins, tangents) -> (outs, tangents)`` or ``back(ins) -> (outs, pullback)`` or both, on flat values; None: the
+# transpose of the other.
 # The first ``own`` inputs are arguments, the next ``held`` are values that the function closes over: the rule has no
 # derivative in these.
 def _refuse(name: str) -> NoReturn:
@@ -189,7 +190,8 @@ def _custom_batch(
 
         flags = [*batched, *(batched[i] for i in floats)]
         found = mapped(rule, [*ins, *(tangents[i] for i in floats)], flags)
-        return found[: len(found) // 2], found[len(found) // 2 :]
+        outs, pushed = found[: len(found) // 2], found[len(found) // 2 :]
+        return outs, [t if is_float(o) else None for t, o in zip(pushed, outs, strict=True)]
 
     def new_back(ins: Values) -> tuple[list[Any], Callable[..., Any]]:
         ins, avals = ins[:count], [o.aval for o in graph.outs]

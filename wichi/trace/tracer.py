@@ -29,7 +29,7 @@ from wichi.trace.primitive import Primitive, View
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
-# What values of a trace that is over stand for while a rule of the user's runs that closes over them; see `standing_for`.
+# What traced values stand for while a rule of the user's runs that closes over them; see `standing_for`.
 _meanings: ContextVar[dict[int, Any]] = ContextVar("wichi_meanings", default={})  # noqa: B039  (never changed)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
 
