@@ -212,7 +212,10 @@ class TestOdeint:
         for call, text in (
             (lambda: wichi.odeint(lambda y, t: y, {"a": 1}, t), r"y0\['a'\] is i64\[\]; y0 must be floats"),
             (lambda: wichi.odeint(lambda y, t: y, 1.0, 2.0), "vector of times"),
-            (lambda: wichi.odeint(lambda y, t: (y, y), 1.0, t), r"func answers the tree \(\*, \*\) for y, where \* fits"),
+            (
+                lambda: wichi.odeint(lambda y, t: (y, y), 1.0, t),
+                r"func answers the tree \(\*, \*\) for y, where \* fits",
+            ),
             (
                 lambda: wichi.odeint(lambda y, t: {"a": y["a"][:2]}, {"a": X}, t),
                 r"answers f64\[2\] for y\['a'\], which is f64\[3\]",

@@ -14,6 +14,7 @@ from wichi.errors import (
     PlainFloatError,
 )
 from wichi.trace import frames
+from wichi.trace.holders import holder
 
 if TYPE_CHECKING:
     from wichi.trace.tracer import Tracer
@@ -25,8 +26,10 @@ def made(x: Tracer) -> str:
 
 
 def escaped(x: Tracer) -> NoReturn:
+    kept = holder(x)
     raise EscapedValueError(
-        f"A value made inside {x.trace.name} is used after it finished.",
+        f"A value made inside {x.trace.name} is used after it finished"
+        + (f"; it was kept in {kept}." if kept else "."),
         at=frames.describe(frames.user_where()),
         value=made(x),
         because="it stood for a number only while the function was traced",
