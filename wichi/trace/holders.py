@@ -47,7 +47,7 @@ def holder(value: Any) -> str | None:
 
 
 def _steps(container: Any, x: Any) -> list[str]:
-    """How ``x`` is reached from what refers to it: ``['h']``, ``[0]``, ``.h``; none if that is nothing of the user's."""
+    """How ``x`` is reached from what refers to it: ``['h']``, ``[0]``, ``.h``; none if it is nothing of theirs."""
     if isinstance(container, dict):
         return [f"[{k!r}]" for k, v in container.items() if v is x][:1]
     if isinstance(container, list | tuple):

@@ -7,7 +7,7 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -302,7 +302,14 @@ class Tracer(Boxed):
         if self.aval.size != 1:
             raise TypeError("only size-1 arrays can be converted to Python integers")
         one = Primitive.table["reshape"](self, shape=()) if self.shape else self
-        return int(Primitive.table["cast"](one, dtype=np.dtype("i8"))._concrete("int"))
+        if type(one.atom) is Const:
+            return int(one.atom.value)
+        number = int(Primitive.table["cast"](one, dtype=np.dtype("i8"))._concrete("int"))
+        if one.dtype.kind == "f":
+            difference = Primitive.table["sub"](one, one)
+            if not Primitive.table["eq"](difference, one.dtype.type(0))._concrete("condition"):
+                raise ValueError("cannot convert a float that is nan or infinite to an integer")
+        return number
 
     def __index__(self) -> int:
         if self.aval.dtype.kind not in "iu":
@@ -354,7 +361,7 @@ def trace(
     *,
     name: str = "jit",
     concretise: Concretise | None = None,
-    extra: Sequence[Atom] = (),
+    extra: Iterable[Atom] = (),
 ) -> Traced:
     """Run ``fn`` on one traced value per aval; it returns the flat list of results.
 
