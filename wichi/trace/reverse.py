@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from wichi.errors import ArgumentError
+from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Primitive, aval_of, partial
+from wichi.trace.primitive import ZERO, Primitive, aval_of, partial
 from wichi.trace.tracer import at_line, constant, extended, stage_graph, trace
 
 
@@ -80,6 +82,10 @@ def _read_or_none(env: dict[Var, Any], atom: Atom) -> Any:
     return read(env, atom)
 
 
+class _NotLinear(Exception):
+    """A rule asks for the value of a tangent."""
+
+
 class _Unknown(Boxed):
     """Stands where a linear equation's operand is a tangent: rules may ask its shape and dtype, never its value."""
 
@@ -93,17 +99,22 @@ class _Unknown(Boxed):
         return self._aval
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        raise AssertionError(f"a jvp rule is not linear in its tangents: {prim.name} multiplies or inspects one")
+        raise _NotLinear
 
 
 Pullbacks = dict[Var, Callable[[Sequence[Any]], Sequence[Any]]]
+
+
+def passes_on(prim: Primitive) -> bool:
+    """Whether any derivative goes through: not if all partials are zero, as those of ``stop_gradient`` and ``sign``."""
+    return prim.differentiable and (prim.partials is None or any(p is not ZERO for p in prim.partials))
 
 
 def active_from(eqns: Iterable[Eqn], wrt: Iterable[Var]) -> set[Var]:
     """The values through which derivatives of ``wrt`` may flow."""
     active = set(wrt)
     for eqn in eqns:
-        if eqn.prim.differentiable and any(type(a) is Var and a in active for a in eqn.ins):
+        if passes_on(eqn.prim) and any(type(a) is Var and a in active for a in eqn.ins):
             active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
     return active
 
@@ -175,7 +186,16 @@ def pull(
             pairs = zip(wanted, _pulled(eqn, value, found, wanted, pullbacks), strict=True)
         else:
             ins, out = [value(a) for a in eqn.ins], value(eqn.outs[0])
-            pairs = cotangents(eqn.prim, ins, out, eqn.params, found[0], wanted)
+            try:
+                pairs = cotangents(eqn.prim, ins, out, eqn.params, found[0], wanted)
+            except _NotLinear:
+                raise ArgumentError(
+                    f"A function that must be linear is not: {eqn.prim.name} is no linear function of its operands.",
+                    at=frames.describe(eqn.where),
+                    because="a jvp rule is linear in the tangents, and a matvec in its argument; reverse mode turns"
+                    " them round",
+                    fix="multiply tangents by values of the primals only, and add them",
+                ) from None
         for i, c in pairs:
             if c is not None:
                 bars[eqn.ins[i]] = add(bars.get(eqn.ins[i]), c)  # type: ignore[index, arg-type]
