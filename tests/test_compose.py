@@ -33,12 +33,16 @@ class Number:
         return x if isinstance(x, Number) else Number({frozenset(): float(x)})
 
     def __add__(self, other):
+        if isinstance(other, np.ndarray):
+            return NotImplemented  # an array adds to each of its elements
         terms = dict(self.terms)
         for e, c in Number.of(other).terms.items():
             terms[e] = terms.get(e, 0.0) + c
         return Number(terms)
 
     def __mul__(self, other):
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         terms = {}
         for (d, a), (e, b) in itertools.product(self.terms.items(), Number.of(other).terms.items()):
             if not d & e:
@@ -51,6 +55,8 @@ class Number:
         return self * -1.0
 
     def __sub__(self, other):
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         return self + Number.of(other) * -1.0
 
     def __rsub__(self, other):
