@@ -146,7 +146,7 @@ def test_a_shared_library(tmp_path):
 
 @needs_compiler
 def test_products_are_open_symbols_of_blas(tmp_path):
-    files = wichi.export(lambda a, b: a @ b, np.ones((3, 4)), np.ones((4, 5)), path=tmp_path / "product")
+    files = wichi.export(lambda a, b: a @ b, np.ones((80, 90)), np.ones((90, 70)), path=tmp_path / "product")
     symbols = subprocess.run(["nm", files[0]], capture_output=True, text=True).stdout
     assert "U dgemm_" in symbols
     assert "wichi_d" not in symbols

@@ -183,8 +183,10 @@ def chunk_rows(rows: int, block: int, sums: Sequence[Atom]) -> int:
     return -(-blocks // chunks) * block
 
 
-def block_rows(touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis) -> int:
-    """How many rows a block has.
+def block_rows(
+    touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis, free: bool
+) -> int:
+    """How many rows a block has. ``free``: the number of rows is not known.
 
     Args:
         touched: values that have rows.
@@ -196,6 +198,6 @@ def block_rows(touched: Sequence[Atom], products: Sequence[tuple[int, int]], fam
     block = max(CACHE // max(a_row, 1), least)
     if products:
         block = max(block, min(_LARGER_CACHE // max(a_row, 1), _ENOUGH_ROWS))
-    if rows <= block:
+    if rows <= block and not free:
         return rows
     return block if block < 16 else block // 16 * 16

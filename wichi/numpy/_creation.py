@@ -10,6 +10,7 @@ from wichi.numpy._pointwise import add, multiply
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.ops import shaping
 from wichi.trace.boxed import Boxed
+from wichi.trace.free import extent
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import is_tracing, of_its_own, staged
 
@@ -18,7 +19,7 @@ eye, identity, tri = np.eye, np.identity, np.tri
 
 def _writable(shape: Any, value: Any) -> Array:
     """An array filled with a number; while a function is traced a value of the trace, so that it can be written."""
-    wanted = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)
+    wanted = tuple(extent(n) for n in shape) if isinstance(shape, tuple | list) else (extent(shape),)
     if not is_tracing():
         return np.full(wanted, value)
     made = of_its_own(broadcast_to(value if isinstance(value, Boxed) else staged(value), wanted))

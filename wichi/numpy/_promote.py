@@ -11,6 +11,7 @@ from wichi.errors import DtypeError, ShapeError
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.dims import Dim
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Primitive, aval_of, shape_of
 from wichi.trace.tracer import supported
@@ -82,6 +83,11 @@ def common_shape(what: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...
     first = shapes[0]
     if all(s == first for s in shapes):
         return first
+    if any(isinstance(n, Dim) for s in shapes for n in s):
+        shapes = [(1,) * (max(map(len, shapes)) - len(s)) + s for s in shapes]
+        columns = [[n for n in sizes if n != 1] or [1] for sizes in zip(*shapes, strict=True)]
+        if all(n == sizes[0] for sizes in columns for n in sizes):
+            return tuple(next((n for n in sizes if isinstance(n, Dim)), sizes[0]) for sizes in columns)
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

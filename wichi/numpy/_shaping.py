@@ -26,6 +26,7 @@ from wichi.numpy._promote import (
 )
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.free import extent
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import as_view, of_its_own
 
@@ -35,7 +36,7 @@ def reshape(a: Array, shape: Any, order: str = "C") -> Array:
     """As ``numpy.reshape``, in C order only."""
     if order not in ("C", "A"):
         raise TypeError("np.reshape of a value inside a transform takes order='C' only")
-    wanted = tuple(int(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
+    wanted = tuple(extent(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
     a = as_value(a)
     size = aval_of(a).size
     known = math.prod(n for n in wanted if n != -1)
@@ -111,7 +112,7 @@ def squeeze(a: Array, axis: Any = None) -> Array:
 
 @public(np.broadcast_to)
 def _broadcast_to(array: Array, shape: Any) -> Array:
-    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    shape = tuple(extent(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
     if common_shape("broadcast_to", [shape_of(array), shape]) != shape:
         raise ShapeError(
             f"shape {shape_of(array)} does not broadcast to {shape}", at=frames.describe(frames.user_where())
