@@ -28,6 +28,7 @@ ROOMS = {
     "numba": {"wichi.kernels.bridge"},
     "llvmlite": {
         "wichi.kernels.bridge",
+        "wichi.kernels.slots",
         "wichi.kernels.door_native",
         "wichi.kernels.emit",
         "wichi.kernels.emit_calls",

@@ -11,6 +11,7 @@ from wichi.custom import custom_jvp, custom_vjp
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
+from wichi.freesizes import spec
 from wichi.implicit import custom_linear_solve, custom_root
 from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from wichi.linear import jvp, linearize, vjp
@@ -55,6 +56,7 @@ __all__ = [
     "optim",
     "pytree",
     "scan",
+    "spec",
     "stop_gradient",
     "switch",
     "utils",

@@ -23,6 +23,7 @@ from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
 from wichi.trace.captured import Dependency, dependencies
+from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
 from wichi.trace.tracer import Tracer, trace
@@ -257,7 +258,7 @@ class Transformed(Generic[P, R]):
         except Exception:
             avals = explain_leaves(self.__wrapped__, leaves, treedef)
         key = (treedef, avals)
-        group = self._traces.get(key)
+        group = self._traces.get(key) if free_sizes() is None else None  # with free sizes nothing is kept
         if group is not None:
             values = self._current()
             for found in group:
@@ -267,11 +268,15 @@ class Transformed(Generic[P, R]):
                     return found
         made = self._make(avals, treedef, leaves, guarded)
         # Values of an enclosing trace belong to this call alone; what has guards is kept by `_guarded`.
-        if not made.captured and not made.passing and not made.guards:
+        if not made.captured and not made.passing and not made.guards and free_sizes() is None:
             group = self._traces.setdefault(key, [])
             group.append(made)
             del group[:-_MOST_TRACES]
         return made
+
+    def trace_free(self, avals: Sequence[Aval], treedef: pytree.TreeDef, free: FreeSizes) -> CompiledTrace:
+        """A trace whose last inputs are the free sizes, in the order of their names."""
+        return self._make(avals, treedef, (), free=free)
 
     def _current(self) -> tuple[Any, ...]:
         if self._dependencies is None:
@@ -279,13 +284,22 @@ class Transformed(Generic[P, R]):
         return tuple([d.read() for d in self._dependencies])
 
     def _make(
-        self, avals: Sequence[Aval], treedef: pytree.TreeDef, leaves: Sequence[Any], guarded: bool = False
+        self,
+        avals: Sequence[Aval],
+        treedef: pytree.TreeDef,
+        leaves: Sequence[Any],
+        guarded: bool = False,
+        free: FreeSizes | None = None,
     ) -> CompiledTrace:
         self._dependencies = None
         depends_on = self._current()
         out_tree: list[pytree.TreeDef] = []
 
         def flat(*values: Any) -> list[Any]:
+            if free is not None:
+                count = len(free.lengths)
+                free.values.update(zip(free.lengths, values[len(values) - count :], strict=True))
+                values = values[: len(values) - count]
             args, kwargs = pytree.unflatten(treedef, values)
             results, tree = pytree.flatten(self.__wrapped__(*args, **kwargs))
             out_tree.append(tree)
@@ -293,10 +307,15 @@ class Transformed(Generic[P, R]):
             return results
 
         path = Path(leaves)
+        sizes = [Aval((), np.dtype("i8"), True) for _ in free.lengths] if free is not None else []
         traced = trace(
-            flat, avals, name=self._rewrite.name, concretise=path.concretise if guarded else None, extra=path.answers
+            flat,
+            [*avals, *sizes],
+            name=self._rewrite.name,
+            concretise=path.concretise if guarded else None,
+            extra=path.answers,
         )
-        names = tuple(input_names(self.__wrapped__, treedef))
+        names = (*input_names(self.__wrapped__, treedef), *(free.lengths if free is not None else ()))
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.answers)))

@@ -38,9 +38,7 @@ from wichi.trace.primitive import Loops, Product, Reduction
 Place = Callable[[Atom], Layout]
 
 
-def plan(
-    graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool = False, free: bool = False
-) -> Plan:
+def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool = False, free: bool = False) -> Plan:
     """Decide how ``graph`` runs.
 
     Args:
@@ -52,7 +50,9 @@ def plan(
     donated = donated or {}
     families = Families(graph)
     p, outs, groups = _banded(graph, families, chunked)
-    targets = {out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()}
+    targets = {
+        out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()
+    }
     if chunked:
         groups = [_cut(p, families, _sized(p, families, g, {p.layouts[o].buffer for o in outs}, free)) for g in groups]
     needed, last_use = p.needed(outs)
@@ -140,9 +140,7 @@ def _rows_outermost(graph: Graph, families: Families) -> dict[Var, int]:
     return found
 
 
-def _reorder(
-    p: Placing, families: Families, order: Sequence[int], found: Sequence[Any], chunked: bool
-) -> list[Group]:
+def _reorder(p: Placing, families: Families, order: Sequence[int], found: Sequence[Any], chunked: bool) -> list[Group]:
     """Put the steps in order; before a band goes a step that begins its sums over rows, after it what joins them."""
     steps: list[Step] = []
     number: dict[int, int] = {}
@@ -176,12 +174,7 @@ def _reorder(
 
 def _cut(p: Placing, families: Families, group: Group) -> Group:
     """Cut a band into chunks: each adds to sums of its own, which the steps after the band join."""
-    sums = [
-        e
-        for step in p.steps[group.start : group.stop]
-        for e in step.eqns
-        if sums_rows(families, group.family, e)
-    ]
+    sums = [e for step in p.steps[group.start : group.stop] for e in step.eqns if sums_rows(families, group.family, e)]
     chunk = chunk_rows(group.rows, group.block, [e.outs[0] for e in sums])
     count = -(-group.rows // chunk)
     partial: dict[Var, Var] = {}

@@ -140,7 +140,9 @@ def var(
     a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
     squares = pw.square(pw.subtract(a, mean(a, axis, keepdims=True)))
     count = _as_number(_count(a, axis)) - degrees
-    return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), count if is_boxed(count) else builtins.max(count, 0.0))
+    return pw.divide(
+        sum(squares, axis, keepdims=bool(keepdims)), count if is_boxed(count) else builtins.max(count, 0.0)
+    )
 
 
 @public(np.std)

@@ -384,8 +384,12 @@ def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array
     i, j = axis_in(axis1, ndim), axis_in(axis2, ndim)
     moved = shaping.transpose(a, perm=(*(k for k in range(ndim) if k not in (i, j)), i, j))
     rows, columns = shape_of(moved)[-2:]
-    first = np.arange(builtins.max(builtins.min(rows + builtins.min(offset, 0), columns - builtins.max(offset, 0)), 0))
-    taken = index(moved, (..., first - builtins.min(offset, 0), first + builtins.max(offset, 0)))
+    last = columns - offset if offset > 0 else rows + offset
+    count = rows if rows == columns and not offset else builtins.max(builtins.min(rows, columns, last), 0)
+    before, whole = shape_of(moved)[:-2], (0,) * (ndim - 2)
+    flat = shaping.reshape(moved, shape=(*before, rows * columns))  # there its elements are equally far apart
+    first = (offset if offset > 0 else -offset * columns) if count else 0
+    taken = shaping.slice_(flat, start=(*whole, first), step=(*(1 for _ in whole), columns + 1), size=(*before, count))
     return as_view(taken, a)
 
 
