@@ -91,7 +91,7 @@ class Transformed(Generic[P, R]):
                         return answer
             found = self.find(leaves, treedef, guarded=config.guards)
             if found.guards:
-                return self._guarded(found, leaves, treedef)
+                return self._guarded(found, args, leaves, treedef)
             answer = pytree.unflatten(found.out_tree, found(leaves))
             self._shorten(found, args, leaves, treedef)
             return answer
@@ -101,7 +101,7 @@ class Transformed(Generic[P, R]):
                 raise
             raise ours.with_traceback(_users_part(ours.__traceback__)) from None
 
-    def _guarded(self, found: CompiledTrace, leaves: list[Any], treedef: pytree.TreeDef) -> R:
+    def _guarded(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> R:
         """The answer of the trace whose guards hold; ``found`` is one whose guards may."""
         key = (treedef, tuple([leaf_aval(x) for x in leaves]))
         group = self._traces.setdefault(key, [])
@@ -119,6 +119,8 @@ class Transformed(Generic[P, R]):
                 continue
             if candidate.agrees(results):
                 answer = pytree.unflatten(candidate.out_tree, results[: len(results) - len(candidate.guards)])
+                if not candidate.may_not_end():
+                    self._shorten(candidate, args, leaves, treedef)
                 return answer
         if any(found is t for t in mine):
             made = self._make(key[1], treedef, leaves, guarded=True)
@@ -165,7 +167,7 @@ class Transformed(Generic[P, R]):
         door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
         if door is None:
             return
-        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
+        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree), found.guards)
         self._shortened = (found, *self._shortened)[:_MOST_DIRECT]
         if plain:
             self._direct = (fast, *self._direct)[:_MOST_DIRECT]
