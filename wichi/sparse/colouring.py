@@ -98,7 +98,7 @@ def count(colours: Ints) -> int:
     return int(colours.max(initial=_NONE)) + 1
 
 
-def places_in_products(pattern: Any, colours: Ints) -> Ints:
+def places_by_columns(pattern: Any, colours: Ints) -> Ints:
     """For each entry of a pattern its place in the products by columns, an array of (colours, rows) in C order."""
     height = pattern.shape[0]
     return colours[pattern.indices] * height + _rows(pattern)

@@ -18,33 +18,27 @@ import numpy as np
 from wichi.sparse.holders import HOLDERS
 from wichi.sparse.rules import rule_of
 from wichi.sparse.sets import Ints, Sets
-from wichi.sparse.values import Known, Value
-from wichi.trace.ir import Atom, Const, Eqn, Graph, Var, reads
+from wichi.sparse.values import Known, Value, Watched, constant_in, looked_at
+from wichi.trace.ir import Atom, Eqn, Graph, Var, reads
 
 
 class Walker:
     """The walk, its sets, and the arrays whose contents it has looked at."""
 
-    def __init__(self, sets: Sets) -> None:
-        self.sets = sets
-        self.watched: dict[int, np.ndarray[Any, Any]] = {}
+    def __init__(self, sets: Sets, watched: Watched) -> None:
+        self.sets, self.watched = sets, watched
 
     def look(self, value: Value) -> Any:
         """The constant, for a pattern that depends on its contents; None: it is not constant."""
-        if value.known is None:
-            return None
-        self.watched.update((id(array), array) for array in value.known.sources)
-        return value.known.value
+        return looked_at(value.known, self.watched)
 
     def walk(self, graph: Graph, ins: Sequence[Value]) -> list[Value]:
         """The outputs of a graph. Patterns held elsewhere than in frames are void afterwards."""
         env: dict[Any, Ints] = {v: x.ids for v, x in zip(graph.ins, ins, strict=True) if x.ids is not None}
-        known = {v: x.known for v, x in zip(graph.ins, ins, strict=True) if x.known is not None}
+        known: dict[Any, Known] = {v: x.known for v, x in zip(graph.ins, ins, strict=True) if x.known is not None}
 
         def value(atom: Atom) -> Value:
-            if type(atom) is Const:
-                return Value(None, Known(atom.value, () if atom.is_scalar else (atom.value,)))
-            return Value(env.get(atom), known.get(atom))  # type: ignore[call-overload]
+            return Value(env.get(atom), constant_in(known, atom))
 
         with self.sets.keeping(env):
             for eqn, dead in zip(graph.eqns, _last_reads(graph), strict=True):
@@ -55,7 +49,7 @@ class Walker:
                         if ids is not None and ids.any():
                             env[out] = ids
                 elif not eqn.prim.multiple and all(v.known is not None for v in values):
-                    found = _computed(eqn, [v.known for v in values])  # type: ignore[misc]
+                    found = computed(eqn, [v.known for v in values])  # type: ignore[misc]
                     if found is not None:
                         known[eqn.outs[0]] = found
                 for var in dead:
@@ -65,7 +59,7 @@ class Walker:
             return [value(o) for o in graph.outs]
 
 
-def _computed(eqn: Eqn, operands: Sequence[Known]) -> Known | None:
+def computed(eqn: Eqn, operands: Sequence[Known]) -> Known | None:
     """A constant made of constants; None where NumPy refuses, which the program will then do itself."""
     try:
         with np.errstate(all="ignore"):

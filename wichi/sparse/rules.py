@@ -15,6 +15,7 @@ from wichi.sparse.values import Pattern, Value, Walk, everything, joined
 from wichi.trace.ir import Eqn
 from wichi.trace.primitive import Primitive
 
+MOVES = ("broadcast", "reshape", "transpose", "slice", "embed", "concatenate", "slice_update")
 Rule = Callable[[Walk, Eqn, Sequence[Value]], list[Pattern]]
 
 
@@ -196,7 +197,7 @@ def _of_matrix(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(("broadcast", "reshape", "transpose", "slice", "embed", "concatenate", "slice_update"), _moved),
+    **dict.fromkeys(MOVES, _moved),
     **dict.fromkeys(("sum", "prod", "max", "min", "any", "all"), _reduction),
     "cumsum": _cumulative,
     "matmul": _matmul,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from wichi.sparse.sets import Ints, Sets
-from wichi.trace.ir import Graph
+from wichi.trace.ir import Atom, Const, Graph
 
 Pattern = Ints | None  # the numbers of the elements' sets; None: all are empty
 
@@ -19,6 +19,24 @@ class Known(NamedTuple):
 
     value: Any
     sources: tuple[np.ndarray[Any, Any], ...] = ()
+
+
+def constant_in(known: dict[Any, Known], atom: Atom) -> Known | None:
+    """The constant that an atom is, given those of the variables."""
+    if type(atom) is Const:
+        return Known(atom.value, () if atom.is_scalar else (atom.value,))
+    return known.get(atom)
+
+
+Watched = dict[int, np.ndarray[Any, Any]]  # arrays whose contents a pattern depends on
+
+
+def looked_at(known: Known | None, watched: Watched) -> Any:
+    """A constant whose contents decide about a pattern from now on; None: it is not constant."""
+    if known is None:
+        return None
+    watched.update((id(array), array) for array in known.sources)
+    return known.value
 
 
 class Value(NamedTuple):

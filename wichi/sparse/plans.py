@@ -1,0 +1,186 @@
+"""From a graph to the products that give all entries of its Jacobian: found once for a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import wichi.numpy as wnp
+from wichi import control
+from wichi.batching import vmap
+from wichi.errors import ArgumentError, WichiError
+from wichi.ops.indexing import scatter_add
+from wichi.sparse import colouring
+from wichi.sparse.front import Cut, cut
+from wichi.sparse.pattern import Walker
+from wichi.sparse.sets import Ints, Sets, TooDense, starts_of
+from wichi.sparse.values import Value, Watched
+from wichi.trace import forward, frames, reverse
+from wichi.trace.evaluate import evaluate
+from wichi.trace.ir import Graph, dce
+
+_MOST_AT_ONCE = 1 << 24  # elements of one value, for all the products that are computed together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Where entries can be, and how many products give them."""
+
+    shape: tuple[int, int]
+    starts: Ints
+    columns: Ints
+    products: int
+    watched: tuple[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], ...]  # arrays looked at, as they were then
+
+    def holds(self) -> bool:
+        """Whether the arrays whose contents decided about the pattern are what they were."""
+        return all(np.array_equal(now, then) for now, then in self.watched)
+
+    def matrix(self, entries: Any) -> Any:
+        """A ``csr_array`` of its own arrays."""
+        from scipy.sparse import csr_array
+
+        made = csr_array((entries, self.columns.copy(), self.starts.copy()), shape=self.shape)
+        made.has_sorted_indices = made.has_canonical_format = True
+        return made
+
+
+class _Products(NamedTuple):
+    """A linear program, the colours of its seeds, and where in its answers the entries are found."""
+
+    linear: Graph
+    colours: Ints
+    places: Ints
+    added_to: Ints | None = None  # which entry each of these belongs to, if several make one
+
+
+def derive(graph: Graph, values: Sequence[Any], count: int, symmetric: bool, name: str) -> tuple[Any, Plan]:
+    """The entries of the Jacobian in the first ``count`` inputs, computed from ``values`` of all, and their plan."""
+    watched: Watched = {}
+    parts = cut(graph, count, watched)
+    pushed = forward.jvp(parts.rest, range(len(parts.sources)))
+    pushed = dce(Graph(pushed.ins, pushed.eqns, pushed.outs[len(graph.outs) :]))
+    behind = _pattern_behind(pushed, parts, watched, name)
+    sources = np.concatenate([np.zeros(0, np.int64), *[s.ravel() for s in parts.sources]])
+    whole, order, added_to = _gathered(behind, sources, sum(v.aval.size for v in graph.ins[:count]))
+    if symmetric:
+        whole = _symmetric(whole)
+        colours = colouring.star(whole)
+        chosen = _by_columns(pushed, colours, sources, colouring.places_in_symmetric(whole, colours))
+    else:
+        chosen = _fewest(parts, pushed, behind, sources, whole, order, added_to)
+    number = colouring.count(chosen.colours)
+    held = tuple((array, array.copy()) for array in watched.values())
+    plan = Plan(whole.shape, whole.indptr, whole.indices, number, held)
+    if not number:
+        return np.zeros(0, np.result_type(*[o.aval.dtype for o in graph.outs])), plan
+    answers = _products(chosen.linear, evaluate(parts.front, *values), chosen.colours, number)[chosen.places]
+    if chosen.added_to is not None:
+        answers = scatter_add(answers, chosen.added_to, shape=(len(whole.indices),))
+    return answers, plan
+
+
+def _pattern_behind(pushed: Graph, parts: Cut, watched: Watched, name: str) -> Any:
+    """Where the tangents of what the front answers reach, as a ``csr_array`` of bool."""
+    from scipy.sparse import csr_array
+
+    tangents = pushed.ins[len(pushed.ins) - len(parts.sources) :]
+    sizes = [v.aval.size for v in tangents]
+    sets = Sets(sum(sizes))
+    seeds = np.split(sets.singles(), np.cumsum(sizes)[:-1])
+    ins = [*[Value()] * len(tangents), *parts.others]
+    ins += [Value(ids.reshape(v.aval.shape)) for ids, v in zip(seeds, tangents, strict=False)]
+    try:
+        found = Walker(sets, watched).walk(pushed, ins)
+        ids = [
+            np.zeros(o.aval.size, np.int64) if v.ids is None else v.ids.ravel()
+            for v, o in zip(found, pushed.outs, strict=True)
+        ]
+        starts, members = sets.rows(np.concatenate(ids))
+    except TooDense:
+        raise ArgumentError(
+            f"{name}: the matrix would have more entries than can be held.",
+            at=frames.describe(frames.user_where()),
+        ) from None
+    return csr_array((np.ones(len(members), bool), members, starts), shape=(len(starts) - 1, sets.columns))
+
+
+def _gathered(behind: Any, sources: Ints, width: int) -> tuple[Any, Ints, Ints | None]:
+    """The pattern of the whole; which entries behind the front make it, in its order; and which of its entries each of
+    them is added to, if that is not one each."""
+    from scipy.sparse import csr_array
+
+    rows = np.repeat(np.arange(behind.shape[0]), np.diff(behind.indptr))
+    keys = np.where(sources[behind.indices] < 0, -1, rows * width + sources[behind.indices])
+    order = np.argsort(keys, kind="stable")[np.count_nonzero(keys < 0) :]
+    keys = keys[order]
+    first = np.diff(keys, prepend=-1) > 0
+    added_to = None if first.all() else np.cumsum(first) - 1
+    keys = keys[first]
+    starts = starts_of(np.bincount(keys // width, minlength=behind.shape[0]))
+    whole = csr_array((np.ones(len(keys), bool), keys % width, starts), shape=(behind.shape[0], width))
+    return whole, order, added_to
+
+
+def _symmetric(pattern: Any) -> Any:
+    whole = (pattern + pattern.T).tocsr()
+    whole.sort_indices()
+    return whole
+
+
+def _fewest(
+    parts: Cut, pushed: Graph, behind: Any, sources: Ints, whole: Any, order: Ints, added_to: Ints | None
+) -> _Products:
+    """Products by columns of the whole, or by rows of what is behind the front, where these are fewer."""
+    least_by_columns = int(np.diff(whole.indptr).max(initial=0))  # all entries of a line take different colours
+    least_by_rows = int(np.bincount(behind.indices, minlength=1).max(initial=0))
+    colours = rows = None
+    if least_by_rows < least_by_columns:
+        rows = colouring.columns(behind.T.tocsr())
+    if rows is None or colouring.count(rows) >= least_by_columns:
+        colours = colouring.columns(whole)
+        if rows is None and colouring.count(colours) > least_by_rows:
+            rows = colouring.columns(behind.T.tocsr())
+        if rows is not None and colouring.count(colours) <= colouring.count(rows):
+            rows = None
+    if rows is not None:
+        try:
+            pulled = reverse.vjp(parts.rest, range(len(parts.sources)))
+        except WichiError:  # a rule of the user's that goes forward only
+            colours = colouring.columns(whole) if colours is None else colours
+        else:
+            linear = dce(Graph(pulled.ins, pulled.eqns, pulled.outs[len(parts.rest.outs) :]))
+            return _Products(linear, rows, colouring.places_by_rows(behind, rows)[order], added_to)
+    return _by_columns(pushed, colours, sources, colouring.places_by_columns(whole, colours))
+
+
+def _by_columns(pushed: Graph, colours: Ints, sources: Ints, places: Ints) -> _Products:
+    return _Products(pushed, np.where(sources < 0, -1, colours[sources]), places)
+
+
+def _products(linear: Graph, values: Sequence[Any], colours: Ints, count: int) -> Any:
+    """The products of a linear program with one seed a colour, (colours, results), flat.
+
+    The inputs of ``linear`` are ``values`` and what is seeded.
+    """
+    seeded = [v.aval for v in linear.ins[len(values) :]]
+    bounds = np.cumsum([0, *(a.size for a in seeded)])
+
+    def along(colour: Any) -> Any:
+        chosen = wnp.equal(colours, colour)
+        seeds = [
+            wnp.reshape(chosen[a:b], aval.shape).astype(aval.dtype)
+            for a, b, aval in zip(bounds, bounds[1:], seeded, strict=False)
+        ]
+        return wnp.concatenate([wnp.reshape(x, (-1,)) for x in evaluate(linear, *values, *seeds)])
+
+    largest = max((v.aval.size for e in linear.eqns for v in e.outs), default=1)
+    at_once = max(1, _MOST_AT_ONCE // max(largest, 1))
+    if count <= at_once:
+        return wnp.reshape(vmap(along)(np.arange(count)), (-1,))
+    rounds = -(-count // at_once)
+    numbers = np.arange(rounds * at_once).reshape(rounds, at_once)  # the last ones are of no colour
+    return wnp.reshape(control.map(vmap(along), numbers), (-1,))
