@@ -111,7 +111,7 @@ def _written(x, m):
 def program(names):
     def f(x, i):
         for name in names:
-            x = STEPS[name](x, x.reshape(2, 4), i) * 0.8
+            x = np.sin(STEPS[name](x, x.reshape(2, 4), i)) + 0.1
         return x
 
     return f
@@ -145,4 +145,3 @@ def test_hessians_of_random_programs(names, x):
         dense = wichi.hessian(loss)(x, 2)
         found = hessian(loss)(x, 2)
         np.testing.assert_allclose(found.toarray(), dense, rtol=1e-8, atol=1e-10)
-        assert abs(found - found.T).max() == 0 or np.allclose(found.toarray(), found.toarray().T)
