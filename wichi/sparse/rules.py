@@ -166,14 +166,15 @@ def _matmul(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
 
 def _through(walk: Walk, ids: Ints, matrix: Value, transposed: bool) -> Ints:
     """The pattern of ``matrix @ x`` (or its transpose's) for ``x`` of this pattern."""
-    constant = walk.look(matrix) if ids.ndim == 2 and matrix.ids is None else None
-    if constant is None:
+    sparse = ids.ndim == 2 and matrix.known is not None and np.any(matrix.known.value == 0)
+    if not sparse:
         return walk.sets.along(ids, (ids.ndim - 2,))[..., None, :]
+    constant = walk.look(matrix)
     rows, columns = np.nonzero(constant.T if transposed else constant)
     height, width = constant.shape[1 if transposed else 0], ids.shape[1]
-    starts = starts_of(np.bincount(rows, minlength=height))
-    found = [walk.sets.unions(starts, ids[columns, j]) for j in range(width)]
-    return np.stack(found, axis=1) if found else np.zeros((height, 0), np.int64)
+    starts = starts_of(np.bincount(rows, minlength=height))[:-1]  # of the groups that make one column
+    starts = np.append((np.arange(width)[:, None] * len(rows) + starts).ravel(), width * len(rows))
+    return walk.sets.unions(starts, ids[columns].T.ravel()).reshape(width, height).T
 
 
 # --- linear algebra: blocks are dense ---------------------------------------------------------------------------------
