@@ -44,7 +44,9 @@ def _long_scan(x, m, i):
 
 
 def _while(x, m, i):
-    return wichi.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, np.concatenate([s[1][:1], s[1][:-1] * 0.7])), (i, x))[1]
+    return wichi.while_loop(
+        lambda s: s[0] < 3, lambda s: (s[0] + 1, np.concatenate([s[1][:1], s[1][:-1] * 0.7])), (i, x)
+    )[1]
 
 
 def _while_on_values(x, m, i):

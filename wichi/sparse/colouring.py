@@ -100,13 +100,14 @@ def count(colours: Ints) -> int:
 
 def places_by_columns(pattern: Any, colours: Ints) -> Ints:
     """For each entry of a pattern its place in the products by columns, an array of (colours, rows) in C order."""
-    height = pattern.shape[0]
-    return colours[pattern.indices] * height + _rows(pattern)
+    places: Ints = colours[pattern.indices] * pattern.shape[0] + _rows(pattern)
+    return places
 
 
 def places_by_rows(pattern: Any, colours: Ints) -> Ints:
     """The same in products by rows, of (colours, columns), for colours of the rows."""
-    return colours[_rows(pattern)] * pattern.shape[1] + pattern.indices
+    places: Ints = colours[_rows(pattern)] * pattern.shape[1] + pattern.indices
+    return places
 
 
 def places_in_symmetric(pattern: Any, colours: Ints) -> Ints:
@@ -115,11 +116,9 @@ def places_in_symmetric(pattern: Any, colours: Ints) -> Ints:
     Entry (i, j) stands in product colours[j] at i, alone unless row i has more columns of that colour; then it is read
     as (j, i).
     """
-    rows, n = _rows(pattern), pattern.shape[0]
-    places = colours[pattern.indices] * n + rows
+    places = places_by_columns(pattern, colours)
     _, inverse, found = np.unique(places, return_inverse=True, return_counts=True)
-    mirrored = colours[rows] * n + pattern.indices
-    return np.where(found[inverse] == 1, places, mirrored)
+    return np.where(found[inverse] == 1, places, places_by_rows(pattern, colours))
 
 
 def _rows(pattern: Any) -> Ints:

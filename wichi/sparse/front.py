@@ -8,7 +8,6 @@ the unconstrained optimization of partially separable functions", 1982, is the i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,9 +32,7 @@ def cut(graph: Graph, count: int, watched: Watched) -> Cut:
     """Cut a graph behind what only moves elements of its first ``count`` inputs."""
     sizes = [v.aval.size for v in graph.ins[:count]]
     parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    moved: dict[Any, Ints] = {
-        v: part.reshape(v.aval.shape) for v, part in zip(graph.ins, parts, strict=False)
-    }
+    moved: dict[Any, Ints] = {v: part.reshape(v.aval.shape) for v, part in zip(graph.ins, parts, strict=False)}
     known: dict[Any, Known] = {}
     late: set[Any] = set()  # what depends on the arguments and is more than moved
     front: list[Eqn] = []
@@ -56,7 +53,9 @@ def cut(graph: Graph, count: int, watched: Watched) -> Cut:
         else:
             front.append(eqn)
             moved[eqn.outs[0]] = sources
-    wanted = dict.fromkeys(a for a in (*(a for e in rest for a in e.ins), *graph.outs) if type(a) is Var and a not in late)
+    wanted = dict.fromkeys(
+        a for a in (*(a for e in rest for a in e.ins), *graph.outs) if type(a) is Var and a not in late
+    )
     chosen = tuple(v for v in wanted if v in moved)
     others = tuple(v for v in wanted if v not in moved)
     return Cut(

@@ -15,7 +15,7 @@ import numpy as np
 from wichi.sparse.rules import Rule, dense
 from wichi.sparse.values import Kept, Known, Pattern, Value, Walk, everything, joined, keeping
 from wichi.trace.bodies import batched_body, parts_of
-from wichi.trace.ir import Eqn, Graph
+from wichi.trace.ir import Atom, Eqn, Graph
 
 _MOST_UNROLLED = 10_000  # equations that are walked round by round
 _MOST_ROUNDS = 16  # after which the sets of carries are taken to be all that comes in
@@ -60,7 +60,7 @@ def _run_while(walk: Walk, kept: Kept, eqn: Eqn, values: Sequence[Value]) -> Non
         found = walk.walk(body, [*_values(kept, "fixed", fixed), *state])
         return _gated(walk, kept, body, _ids(found))
 
-    _settle(walk, kept, "state", body, step)
+    _settle(walk, kept, "state", body.outs, step)
 
 
 def _gated(walk: Walk, kept: Kept, body: Graph, patterns: Sequence[Pattern]) -> list[Pattern]:
@@ -88,21 +88,25 @@ def _while_pullback(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Patte
             found = walk.walk(step, [*held, *map(Value, state), *map(Value, bars)])
             return _gated(walk, kept, step, _ids(found))
 
-        _settle(walk, kept, "bars", step, back)
+        _settle(walk, kept, "bars", step.outs, back)
         return kept.of("bars", len(eqn.outs))
 
 
-def _settle(walk: Walk, kept: Kept, name: str, body: Graph, step: Callable[[], list[Pattern]]) -> None:
-    """Let the carries ``name``, the first outputs of ``body``, grow by what ``step`` answers until they do no more."""
+def _settle(walk: Walk, kept: Kept, name: str, outs: Sequence[Atom], step: Callable[[], list[Pattern]]) -> None:
+    """Let the carries ``name``, with types like ``outs``, grow by what ``step`` answers until they do no more."""
     for _ in range(_MOST_ROUNDS):
         new = step()
         before = kept.of(name, len(new))
         grown = _joined(walk, before, new)
         kept.put(name, grown)
-        if all(a is b or (a is not None and np.array_equal(a, b)) for a, b in zip(before, grown, strict=True)):
+        if all(map(_equal, before, grown)):
             return
     number = everything(walk, list(kept.values()))
-    kept.put(name, [np.full(o.aval.shape, number) for o in body.outs[: len(new)]])
+    kept.put(name, [np.full(o.aval.shape, number) for o in outs])
+
+
+def _equal(a: Pattern, b: Pattern) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _scan(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
@@ -119,7 +123,7 @@ def _scan(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
             of_any = map(Value, [*kept.of("state", carries), *kept.of("rows", len(xs))])
             return _ids(walk.walk(body, [*_values(kept, "fixed", fixed), *of_any])[:carries])
 
-        _settle(walk, kept, "state", body, step)
+        _settle(walk, kept, "state", body.outs[:carries], step)
         if any(ids is not None for ids in kept.of("state", carries)) and length * len(body.eqns) <= _MOST_UNROLLED:
             return _round_by_round(walk, kept, eqn, fixed, init, xs)
         rows = batched_body(body, [False] * len(fixed) + [True] * (len(body.ins) - len(fixed)), length)
@@ -148,7 +152,9 @@ def _round_by_round(
     for k, out in enumerate(body.outs[carries:]):
         rounds = [kept.get((i, k)) for i in range(length)]
         empty = np.zeros(out.aval.shape, np.int64)
-        stacked.append(None if all(ids is None for ids in rounds) else np.stack([empty if r is None else r for r in rounds]))
+        stacked.append(
+            None if all(ids is None for ids in rounds) else np.stack([empty if r is None else r for r in rounds])
+        )
     return [*kept.of("state", carries), *stacked]
 
 
@@ -157,7 +163,7 @@ def _row(v: Value, i: int) -> Value:
     return Value(None if v.ids is None else np.asarray(v.ids[i]), known)
 
 
-# --- lists of patterns ---------------------------------------------------------------------------------------------------
+# --- lists of patterns -----------------------------------------------------------------------------------------------
 def _ids(values: Sequence[Value]) -> list[Pattern]:
     return [v.ids for v in values]
 

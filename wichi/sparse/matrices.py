@@ -1,14 +1,15 @@
-"""``wichi.sparse.jacobian`` and ``hessian``: exact sparse matrices of derivatives, from a few compiled products."""
+"""``wichi.sparse.jacobian`` and ``hessian``: functions whose answers are sparse matrices of exact derivatives."""
 
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 
 from wichi import pytree
 from wichi.compiled import Transformed
@@ -21,19 +22,22 @@ from wichi.trace import frames
 from wichi.trace.tracer import Tracer
 from wichi.transforms import AsItIs, grad
 
+Argnums = int | tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class _Entries:
-    """What a compiled call answers."""
+    """What a compiled call answers; the plan is part of the tree of its results."""
 
     entries: Any
-    plan: Plan = pytree.static()
+    plan: Plan = field(metadata={"static": True})
 
 
 class SparseDerivative:
-    """A function whose answer is a sparse matrix. Made by ``wichi.sparse.jacobian`` and ``hessian``."""
+    """A function whose answer is a sparse matrix. Made by ``wichi.sparse.jacobian`` and ``wichi.sparse.hessian``."""
 
     def __init__(self, fn: Callable[..., Any], argnums: int | Sequence[int], symmetric: bool) -> None:
-        name = "sparse.hessian" if symmetric else "sparse.jacobian"
+        name = _name(symmetric)
         if not callable(fn):
             raise ArgumentError(
                 f"{name} needs a function, not {type(fn).__name__}.",
@@ -42,7 +46,7 @@ class SparseDerivative:
             )
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
-        self._name, self._argnums, self._symmetric = name, _numbers(argnums), symmetric
+        self._argnums, self._symmetric = _numbers(argnums), symmetric
         self._entries = _entries_of(fn, self._argnums, symmetric, None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,96 +54,151 @@ class SparseDerivative:
         return found.plan.matrix(found.entries)
 
     def pattern(self, *args: Any, **kwargs: Any) -> Any:
-        """Where the matrix can have entries: a ``csr_array`` of bool. Nothing is computed or compiled for it.
+        """Where the matrix can have entries: a ``csr_array`` of bool, for ``jac_sparsity=`` and the like.
 
-        Only shapes and dtypes of the arguments matter, unless Python branches on their values.
+        Only shapes and dtypes of the arguments matter, and nothing is compiled or run, unless Python branches on their
+        values.
         """
         plan = self._plan(args, kwargs)
         return plan.matrix(np.ones(len(plan.columns), bool))
 
     def products(self, *args: Any, **kwargs: Any) -> int:
-        """How many Jacobian-vector products (or vector-Jacobian, where these are fewer) a call computes."""
+        """How many products a call computes, with the Jacobian from the right or from the left."""
         return self._plan(args, kwargs).products
 
     def __repr__(self) -> str:
-        return f"<wichi.{self._name} of {getattr(self, '__name__', type(self.__wrapped__).__name__)}>"
+        return f"<wichi.{_name(self._symmetric)} of {getattr(self, '__name__', type(self.__wrapped__).__name__)}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By name where a module holds it (as a decorator puts it there), else as its function and its options."""
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return str(getattr(self, "__qualname__", ""))
         return SparseDerivative, (self.__wrapped__, self._argnums, self._symmetric)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
     def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entries:
         self._refuse_traced(args, kwargs)
         found: _Entries = self._entries(*args, **kwargs)
-        if found.plan.holds():
-            return found
-        self._forget()
-        found = self._entries(*args, **kwargs)
+        if not found.plan.holds():
+            self._forget()
+            found = self._entries(*args, **kwargs)
         return found
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         self._refuse_traced(args, kwargs)
         leaves, tree = pytree.flatten((args, kwargs))
+        plan = self._traced_plan(leaves, tree)
+        if plan is not None and not plan.holds():
+            self._forget()
+            plan = self._traced_plan(leaves, tree)
+        return self._found(args, kwargs).plan if plan is None else plan
+
+    def _traced_plan(self, leaves: list[Any], tree: pytree.TreeDef) -> Plan | None:
+        """None where Python branches on values: which way it goes is known when it has run."""
         trace = self._entries.find(leaves, tree, guarded=config.guards)
-        if trace.guards:  # which way it goes is known when it has run
-            return self._found(args, kwargs).plan
-        plan: Plan = pytree.unflatten(trace.out_tree, [None]).plan
-        if plan.holds():
-            return plan
-        self._forget()
-        return self._plan(args, kwargs)
+        return None if trace.guards else pytree.unflatten(trace.out_tree, [None]).plan
 
     def _forget(self) -> None:
-        """Trace anew: an index array that is closed over has other contents now."""
+        """Trace anew from now on: an array that decided about the pattern has other contents now."""
         self._entries = _entries_of(self.__wrapped__, self._argnums, self._symmetric, object())
 
     def _refuse_traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(isinstance(x, Tracer) for x in pytree.leaves((args, kwargs))):
             raise ArgumentError(
-                f"{self._name} was called within a transform.",
+                f"{_name(self._symmetric)} was called on a value inside a transform.",
                 at=frames.describe(frames.user_where()),
                 because="its answer is a scipy.sparse array, which no compiled function can hold",
                 fix="call it from outside; within, wichi.jvp, wichi.vjp and wichi.hvp are the products with it",
             )
 
 
-def _entries_of(fn: Callable[..., Any], argnums: int | tuple[int, ...], symmetric: bool, since: Any) -> Transformed[..., Any]:
-    """The compiled function from arguments to entries. ``since`` is new where older traces do not hold any more."""
+def _name(symmetric: bool) -> str:
+    return "sparse.hessian" if symmetric else "sparse.jacobian"
+
+
+def _entries_of(fn: Callable[..., Any], argnums: Argnums, symmetric: bool, since: Any) -> Transformed[..., _Entries]:
+    """The compiled function of the entries. ``since`` is another object where older traces do not hold any more."""
 
     @functools.wraps(fn)
-    def entries(*args: Any, **kwargs: Any) -> _Entries:
-        return _traced_entries(fn, argnums, symmetric, since, args, kwargs)
+    def entries(*args: Any, _since: Any = since, **kwargs: Any) -> _Entries:  # defaults are compared on each call
+        return _traced_entries(fn, argnums, symmetric, args, kwargs)
 
-    return Transformed(entries, AsItIs("sparse.hessian" if symmetric else "sparse.jacobian"))
+    return Transformed(entries, AsItIs(_name(symmetric)))
 
 
 def _traced_entries(
-    fn: Callable[..., Any],
-    argnums: int | tuple[int, ...],
-    symmetric: bool,
-    since: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    fn: Callable[..., Any], argnums: Argnums, symmetric: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> _Entries:
-    name = "sparse.hessian" if symmetric else "sparse.jacobian"
-    if symmetric:
-        fn = grad(fn, argnums, allow_unused=True)
-    of_leaves, leaves, _ = _in_arguments(fn, args, kwargs, argnums, False, name)
+    name, at = _name(symmetric), frames.describe(frames.user_where())
+    of = grad(fn, argnums, allow_unused=True) if symmetric else fn
+    of_leaves, leaves, _ = _in_arguments(of, args, kwargs, argnums, False, name)
+    if not leaves:
+        raise ArgumentError(f"{name}: the argument has no leaves.", at=at)
     found, leaves = _traced(of_leaves, tuple(leaves))
-    graph, values = found.run.graph, [*leaves, *found.captured]
+    graph = found.run.graph
+    if not graph.outs:
+        raise ArgumentError(f"{name}: the function returns no values.", at=at)
     for out in graph.outs:
         if out.aval.dtype.kind != "f":
-            raise DtypeError(
-                f"{name}: a result is {out.aval}; integers have no derivative.", at=frames.describe(frames.user_where())
-            )
-    answers, plan = derive(graph, values, len(leaves), symmetric, name)
+            raise DtypeError(f"{name}: a result is {out.aval}; integers have no derivative.", at=at)
+    answers, plan = derive(graph, [*leaves, *found.captured], len(leaves), symmetric, name)
     return _Entries(answers, plan)
 
 
 def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> SparseDerivative:
-    """doc"""
-    return SparseDerivative(fn, argnums, False)
+    """The Jacobian as a sparse matrix, from as few products as its pattern allows.
+
+    Args:
+        fn: a function of arrays with float results; vectors, usually. Trees count as the vector of all their elements,
+            leaf after leaf, each in C order.
+        argnums: the positional argument(s) to differentiate; the columns of several stand one after the other.
+
+    Returns:
+        a function of the same arguments that answers a ``scipy.sparse.csr_array`` of shape (elements of the result,
+        elements of the argument), with sorted indices and no duplicates. ``.pattern(*args)`` is where entries can be,
+        ``.products(*args)`` how many products give them all.
+
+    The pattern comes from the traced function, for all values of the arguments at once: entries that happen to be zero
+    are stored, and an entry that is not stored is zero everywhere. Indices that are constants while tracing (arrays
+    that the function closes over) are exact; indices given as arguments are taken to go anywhere, so close over them:
+    ``wichi.sparse.jacobian(lambda x: f(x, indices))``.
+
+    Pattern and colouring are found once for a signature, and anew where a global or a closed-over variable is another
+    object, or the contents of an index array have changed.
+
+    Raises:
+        ArgumentError: the pattern has more entries than can be held (2**26), or the call is within a transform.
+        DtypeError: an integer leaf in the argument or the result.
+
+    >>> import numpy as np, wichi
+    >>> J = wichi.sparse.jacobian(lambda x: x[1:] * x[:-1])
+    >>> J(np.array([1.0, 2.0, 3.0])).toarray()
+    array([[2., 1., 0.],
+           [0., 3., 2.]])
+    >>> J.products(np.ones(10_000))
+    1
+    """
+    return SparseDerivative(fn, argnums, symmetric=False)
 
 
 def hessian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> SparseDerivative:
-    """doc"""
-    return SparseDerivative(fn, argnums, True)
+    """The matrix of second derivatives of a scalar function as a sparse matrix; see ``wichi.sparse.jacobian``.
+
+    It comes from Hessian-vector products, one for each colour of a star colouring of its pattern, and is stored whole.
+
+    Raises:
+        NonScalarError: ``fn`` returned an array or several values.
+
+    >>> import numpy as np, wichi
+    >>> H = wichi.sparse.hessian(lambda x: np.sum((x[1:] - x[:-1]) ** 2))
+    >>> H(np.zeros(3)).toarray()
+    array([[ 2., -2.,  0.],
+           [-2.,  4., -2.],
+           [ 0., -2.,  2.]])
+    """
+    return SparseDerivative(fn, argnums, symmetric=True)

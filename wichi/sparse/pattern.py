@@ -19,7 +19,7 @@ from wichi.sparse.holders import HOLDERS
 from wichi.sparse.rules import rule_of
 from wichi.sparse.sets import Ints, Sets
 from wichi.sparse.values import Known, Value, Watched, constant_in, looked_at
-from wichi.trace.ir import Atom, Eqn, Graph, Var, reads
+from wichi.trace.ir import Atom, Eqn, Graph, Var, Where, reads
 
 
 class Walker:
@@ -27,10 +27,15 @@ class Walker:
 
     def __init__(self, sets: Sets, watched: Watched) -> None:
         self.sets, self.watched = sets, watched
+        self.anywhere: Where | None = None  # the first line that reads or writes where only the running program knows
 
     def look(self, value: Value) -> Any:
         """The constant, for a pattern that depends on its contents; None: it is not constant."""
         return looked_at(value.known, self.watched)
+
+    def goes_anywhere(self, eqn: Eqn) -> None:
+        """Note an equation whose indices are not constant."""
+        self.anywhere = self.anywhere or eqn.where
 
     def walk(self, graph: Graph, ins: Sequence[Value]) -> list[Value]:
         """The outputs of a graph. Patterns held elsewhere than in frames are void afterwards."""
@@ -45,9 +50,8 @@ class Walker:
                 values = [value(a) for a in eqn.ins]
                 if any(v.ids is not None for v in values):
                     rule = HOLDERS.get(eqn.prim.name) or rule_of(eqn.prim)
-                    for out, ids in zip(eqn.outs, rule(self, eqn, values), strict=True):
-                        if ids is not None and ids.any():
-                            env[out] = ids
+                    outs = zip(eqn.outs, rule(self, eqn, values), strict=True)
+                    env.update((out, ids) for out, ids in outs if ids is not None and ids.any())
                 elif not eqn.prim.multiple and all(v.known is not None for v in values):
                     found = computed(eqn, [v.known for v in values])  # type: ignore[misc]
                     if found is not None:

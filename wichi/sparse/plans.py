@@ -16,7 +16,7 @@ from wichi.ops.indexing import scatter_add
 from wichi.sparse import colouring
 from wichi.sparse.front import Cut, cut
 from wichi.sparse.pattern import Walker
-from wichi.sparse.sets import Ints, Sets, TooDense, starts_of
+from wichi.sparse.sets import MOST_MEMBERS, Ints, Sets, TooDense, starts_of
 from wichi.sparse.values import Value, Watched
 from wichi.trace import forward, frames, reverse
 from wichi.trace.evaluate import evaluate
@@ -93,17 +93,24 @@ def _pattern_behind(pushed: Graph, parts: Cut, watched: Watched, name: str) -> A
     seeds = np.split(sets.singles(), np.cumsum(sizes)[:-1])
     ins = [*[Value()] * len(tangents), *parts.others]
     ins += [Value(ids.reshape(v.aval.shape)) for ids, v in zip(seeds, tangents, strict=False)]
+    walker = Walker(sets, watched)
     try:
-        found = Walker(sets, watched).walk(pushed, ins)
+        found = walker.walk(pushed, ins)
         ids = [
             np.zeros(o.aval.size, np.int64) if v.ids is None else v.ids.ravel()
             for v, o in zip(found, pushed.outs, strict=True)
         ]
         starts, members = sets.rows(np.concatenate(ids))
     except TooDense:
+        by_variable = frames.describe(walker.anywhere) if walker.anywhere else None
         raise ArgumentError(
-            f"{name}: the matrix would have more entries than can be held.",
+            f"{name}: the pattern has more than {MOST_MEMBERS} entries.",
             at=frames.describe(frames.user_where()),
+            value=by_variable and f"{by_variable}  (indices that are known only as it runs)",
+            because="indices that are no constants may go anywhere" if by_variable else "this matrix is not sparse",
+            fix="close over the index arrays instead of giving them as arguments"
+            if by_variable
+            else "products with it: wichi.jvp, wichi.vjp, wichi.hvp",
         ) from None
     return csr_array((np.ones(len(members), bool), members, starts), shape=(len(starts) - 1, sets.columns))
 
@@ -137,23 +144,19 @@ def _fewest(
     """Products by columns of the whole, or by rows of what is behind the front, where these are fewer."""
     least_by_columns = int(np.diff(whole.indptr).max(initial=0))  # all entries of a line take different colours
     least_by_rows = int(np.bincount(behind.indices, minlength=1).max(initial=0))
-    colours = rows = None
-    if least_by_rows < least_by_columns:
+    colours = None if least_by_rows < least_by_columns else colouring.columns(whole)
+    if colours is None or colouring.count(colours) > least_by_rows:
         rows = colouring.columns(behind.T.tocsr())
-    if rows is None or colouring.count(rows) >= least_by_columns:
-        colours = colouring.columns(whole)
-        if rows is None and colouring.count(colours) > least_by_rows:
-            rows = colouring.columns(behind.T.tocsr())
-        if rows is not None and colouring.count(colours) <= colouring.count(rows):
-            rows = None
-    if rows is not None:
-        try:
-            pulled = reverse.vjp(parts.rest, range(len(parts.sources)))
-        except WichiError:  # a rule of the user's that goes forward only
-            colours = colouring.columns(whole) if colours is None else colours
-        else:
-            linear = dce(Graph(pulled.ins, pulled.eqns, pulled.outs[len(parts.rest.outs) :]))
-            return _Products(linear, rows, colouring.places_by_rows(behind, rows)[order], added_to)
+        if colours is None and colouring.count(rows) >= least_by_columns:
+            colours = colouring.columns(whole)
+        if colours is None or colouring.count(rows) < colouring.count(colours):
+            try:
+                pulled = reverse.vjp(parts.rest, range(len(parts.sources)))
+            except WichiError:  # a rule of the user's that goes forward only
+                colours = colouring.columns(whole) if colours is None else colours
+            else:
+                linear = dce(Graph(pulled.ins, pulled.eqns, pulled.outs[len(parts.rest.outs) :]))
+                return _Products(linear, rows, colouring.places_by_rows(behind, rows)[order], added_to)
     return _by_columns(pushed, colours, sources, colouring.places_by_columns(whole, colours))
 
 

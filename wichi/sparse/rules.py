@@ -6,7 +6,6 @@ A rule ``(walk, eqn, values)`` answers one pattern an output; None is "depends o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -72,13 +71,15 @@ def _moved(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
     return [np.asarray(eqn.prim.impl(*ids, **eqn.params))]
 
 
-def _places(walk: Walk, values: Sequence[Value], shape: tuple[int, ...]) -> list[Ints | None]:
+def _places(walk: Walk, eqn: Eqn, indices: Sequence[Value], shape: tuple[int, ...]) -> list[Ints | None]:
     """Index arrays over the leading axes of ``shape``, counted from 0; None where they are known only as it runs."""
     found: list[Ints | None] = []
-    for v, n in zip(values, shape, strict=False):
+    for v, n in zip(indices, shape, strict=False):
         index = walk.look(v)
         inside = index is not None and bool(np.all((index >= -n) & (index < n)))
         found.append(np.where(index < 0, index + n, index) if inside else None)
+    if any(place is None for place in found):
+        walk.goes_anywhere(eqn)
     return found
 
 
@@ -86,22 +87,21 @@ def _gather(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
     x, *indices = values
     if x.ids is None or any(i.ids is not None for i in indices):
         return dense(walk, eqn, values)
-    places = _places(walk, indices, x.ids.shape)
+    places = _places(walk, eqn, indices, x.ids.shape)
     anywhere = tuple(axis for axis, place in enumerate(places) if place is None)
     rows = walk.sets.along(x.ids, anywhere) if anywhere else x.ids
     known = tuple(place for place in places if place is not None)
     return [np.asarray(rows[known]) if known else np.broadcast_to(rows, eqn.outs[0].aval.shape)]
 
 
-def _landed(walk: Walk, updates: Ints, indices: Sequence[Value], shape: tuple[int, ...]) -> Ints:
-    """The unions of the updates at each place; an update whose place along an axis is not known lands everywhere on it."""
-    places = _places(walk, indices, shape)
+def _landed(walk: Walk, updates: Ints, places: Sequence[Ints | None], shape: tuple[int, ...]) -> Ints:
+    """The unions of the updates at each place; one whose place along an axis is not known is everywhere on it."""
     rest = shape[len(places) :]
     known = [(place, shape[axis]) for axis, place in enumerate(places) if place is not None]
-    width, rows = int(np.prod(rest, dtype=int)), updates.size // max(int(np.prod(rest, dtype=int)), 1)
-    row = np.zeros(rows, np.int64)
+    width = int(np.prod(rest, dtype=int))
+    row = np.zeros(updates.size // width if width else 0, np.int64)
     for place, n in known:
-        row = row * n + np.ravel(place)
+        row = row * n + np.ravel(place) if width else row
     group = (row[:, None] * width + np.arange(width)).ravel()
     dims = (*(n for _, n in known), *rest)
     order = np.argsort(group, kind="stable")
@@ -115,7 +115,8 @@ def _scatter_add(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]
     updates, *indices = values
     if updates.ids is None or any(i.ids is not None for i in indices):
         return dense(walk, eqn, values)
-    return [_landed(walk, updates.ids, indices, eqn.outs[0].aval.shape)]
+    shape = eqn.outs[0].aval.shape
+    return [_landed(walk, updates.ids, _places(walk, eqn, indices, shape), shape)]
 
 
 def _index_update(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern]:
@@ -123,12 +124,12 @@ def _index_update(walk: Walk, eqn: Eqn, values: Sequence[Value]) -> list[Pattern
     if any(i.ids is not None for i in indices):
         return dense(walk, eqn, values)
     shape = eqn.outs[0].aval.shape
-    places = _places(walk, indices, shape)
+    places = _places(walk, eqn, indices, shape)
     if eqn.params["op"] == "set" and all(place is not None for place in places):
         out = np.array(or_empty(x.ids, shape))
         out[tuple(places)] = or_empty(u.ids, eqn.ins[1].aval.shape)
         return [out]
-    return [x.ids if u.ids is None else joined(walk, x.ids, _landed(walk, u.ids, indices, shape))]
+    return [x.ids if u.ids is None else joined(walk, x.ids, _landed(walk, u.ids, places, shape))]
 
 
 # --- what combines elements ------------------------------------------------------------------------------------------

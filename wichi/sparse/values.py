@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from wichi.sparse.sets import Ints, Sets
-from wichi.trace.ir import Atom, Const, Graph
+from wichi.trace.ir import Atom, Const, Eqn, Graph
 
 Pattern = Ints | None  # the numbers of the elements' sets; None: all are empty
 
@@ -54,6 +54,10 @@ class Walk(Protocol):
 
     def look(self, value: Value) -> Any:
         """The constant, for a pattern that depends on its contents; None: it is not constant."""
+        ...
+
+    def goes_anywhere(self, eqn: Eqn) -> None:
+        """Note an equation whose indices are not constant."""
         ...
 
     def walk(self, graph: Graph, ins: Sequence[Value]) -> list[Value]:
