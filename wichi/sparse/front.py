@@ -8,6 +8,7 @@ the unconstrained optimization of partially separable functions", 1982, is the i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +29,12 @@ class Cut(NamedTuple):
     others: list[Value]  # what is known of the other inputs of ``rest``
 
 
-def cut(graph: Graph, count: int, watched: Watched) -> Cut:
-    """Cut a graph behind what only moves elements of its first ``count`` inputs."""
-    sizes = [v.aval.size for v in graph.ins[:count]]
+def cut(graph: Graph, wrt: Sequence[int], watched: Watched) -> Cut:
+    """Cut a graph behind what only moves elements of the inputs named by ``wrt``."""
+    arguments = [graph.ins[i] for i in wrt]
+    sizes = [v.aval.size for v in arguments]
     parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    moved: dict[Any, Ints] = {v: part.reshape(v.aval.shape) for v, part in zip(graph.ins, parts, strict=False)}
+    moved: dict[Any, Ints] = {v: part.reshape(v.aval.shape) for v, part in zip(arguments, parts, strict=True)}
     known: dict[Any, Known] = {}
     late: set[Any] = set()  # what depends on the arguments and is more than moved
     front: list[Eqn] = []

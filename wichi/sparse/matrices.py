@@ -6,7 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,13 @@ from wichi import pytree
 from wichi.compiled import Transformed
 from wichi.config import config
 from wichi.errors import ArgumentError, DtypeError
-from wichi.jacobians import _in_arguments, _numbers
-from wichi.linear import _traced
 from wichi.sparse.plans import Plan, derive
-from wichi.trace import frames
-from wichi.trace.tracer import Tracer
-from wichi.transforms import AsItIs, grad
-
-Argnums = int | tuple[int, ...]
+from wichi.trace import frames, reverse
+from wichi.trace.evaluate import evaluate
+from wichi.trace.ir import Graph, dce
+from wichi.trace.tracer import Tracer, stage_graph
+from wichi.traces import Signature
+from wichi.transforms import _scalar_result, _wrt
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +32,59 @@ class _Entries:
     plan: Plan = field(metadata={"static": True})
 
 
+@dataclass(frozen=True, slots=True)
+class _Sparse:
+    """The rewrite: a function becomes that of the entries of its Jacobian or Hessian."""
+
+    name: str
+    argnums: int | tuple[int, ...]
+    since: Any = None  # another object where older traces do not hold any more
+    has_aux: bool = False
+    donate_argnums: tuple[int, ...] = ()
+
+    @property
+    def symmetric(self) -> bool:
+        return self.name == "sparse.hessian"
+
+    def __call__(self, graph: Graph, signature: Signature) -> tuple[Graph, pytree.TreeDef]:
+        if self.symmetric:
+            _scalar_result(self, graph, signature)  # type: ignore[arg-type]
+        wrt = _wrt(self, graph, signature)[0]  # type: ignore[arg-type]
+        function, guards = self._function(graph, wrt, len(graph.outs) - signature.guards)
+        plans: list[Plan] = []
+
+        def walk(*values: Any) -> list[Any]:
+            entries, plan = derive(function, values, wrt, self.symmetric, self.name)
+            plans.append(plan)
+            return [entries, *evaluate(guards, *values)]
+
+        made = stage_graph(walk, [v.aval for v in graph.ins], graph.in_names)
+        return made, pytree.flatten(_Entries(0, plans[0]))[1]
+
+    def _function(self, graph: Graph, wrt: Sequence[int], count: int) -> tuple[Graph, Graph]:
+        """What the Jacobian is of, and the guards."""
+        function, guards = (
+            dce(Graph(graph.ins, graph.eqns, outs)) for outs in (graph.outs[:count], graph.outs[count:])
+        )
+        at = frames.describe(frames.user_where())
+        if not wrt:
+            raise ArgumentError(f"{self.name}: the argument has no leaves.", at=at)
+        if not count:
+            raise ArgumentError(f"{self.name}: the function returns no values.", at=at)
+        for out in function.outs:
+            if out.aval.dtype.kind != "f":
+                raise DtypeError(f"{self.name}: a result is {out.aval}; integers have no derivative.", at=at)
+        if self.symmetric:
+            full = reverse.vjp(function, wrt, [function.outs[0].aval.dtype.type(1)])
+            function = dce(Graph(full.ins, full.eqns, full.outs[1:]))
+        return function, guards
+
+
 class SparseDerivative:
     """A function whose answer is a sparse matrix. Made by ``wichi.sparse.jacobian`` and ``wichi.sparse.hessian``."""
 
     def __init__(self, fn: Callable[..., Any], argnums: int | Sequence[int], symmetric: bool) -> None:
-        name = _name(symmetric)
+        name = "sparse.hessian" if symmetric else "sparse.jacobian"
         if not callable(fn):
             raise ArgumentError(
                 f"{name} needs a function, not {type(fn).__name__}.",
@@ -46,8 +93,8 @@ class SparseDerivative:
             )
         functools.update_wrapper(self, fn)
         self.__wrapped__ = fn
-        self._argnums, self._symmetric = _numbers(argnums), symmetric
-        self._entries = _entries_of(fn, self._argnums, symmetric, None)
+        self._rewrite = _Sparse(name, argnums if isinstance(argnums, int) else tuple(argnums))
+        self._entries: Transformed[..., _Entries] = Transformed(fn, self._rewrite)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found = self._found(args, kwargs)
@@ -67,7 +114,7 @@ class SparseDerivative:
         return self._plan(args, kwargs).products
 
     def __repr__(self) -> str:
-        return f"<wichi.{_name(self._symmetric)} of {getattr(self, '__name__', type(self.__wrapped__).__name__)}>"
+        return f"<wichi.{self._rewrite.name} of {getattr(self, '__name__', type(self.__wrapped__).__name__)}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """By name where a module holds it (as a decorator puts it there), else as its function and its options."""
@@ -76,7 +123,7 @@ class SparseDerivative:
             found = getattr(found, part, None)
         if found is self:
             return str(getattr(self, "__qualname__", ""))
-        return SparseDerivative, (self.__wrapped__, self._argnums, self._symmetric)
+        return SparseDerivative, (self.__wrapped__, self._rewrite.argnums, self._rewrite.symmetric)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -105,49 +152,17 @@ class SparseDerivative:
 
     def _forget(self) -> None:
         """Trace anew from now on: an array that decided about the pattern has other contents now."""
-        self._entries = _entries_of(self.__wrapped__, self._argnums, self._symmetric, object())
+        self._rewrite = replace(self._rewrite, since=object())
+        self._entries = Transformed(self.__wrapped__, self._rewrite)
 
     def _refuse_traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(isinstance(x, Tracer) for x in pytree.leaves((args, kwargs))):
             raise ArgumentError(
-                f"{_name(self._symmetric)} was called on a value inside a transform.",
+                f"{self._rewrite.name} was called on a value inside a transform.",
                 at=frames.describe(frames.user_where()),
                 because="its answer is a scipy.sparse array, which no compiled function can hold",
                 fix="call it from outside; within, wichi.jvp, wichi.vjp and wichi.hvp are the products with it",
             )
-
-
-def _name(symmetric: bool) -> str:
-    return "sparse.hessian" if symmetric else "sparse.jacobian"
-
-
-def _entries_of(fn: Callable[..., Any], argnums: Argnums, symmetric: bool, since: Any) -> Transformed[..., _Entries]:
-    """The compiled function of the entries. ``since`` is another object where older traces do not hold any more."""
-
-    @functools.wraps(fn)
-    def entries(*args: Any, _since: Any = since, **kwargs: Any) -> _Entries:  # defaults are compared on each call
-        return _traced_entries(fn, argnums, symmetric, args, kwargs)
-
-    return Transformed(entries, AsItIs(_name(symmetric)))
-
-
-def _traced_entries(
-    fn: Callable[..., Any], argnums: Argnums, symmetric: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> _Entries:
-    name, at = _name(symmetric), frames.describe(frames.user_where())
-    of = grad(fn, argnums, allow_unused=True) if symmetric else fn
-    of_leaves, leaves, _ = _in_arguments(of, args, kwargs, argnums, False, name)
-    if not leaves:
-        raise ArgumentError(f"{name}: the argument has no leaves.", at=at)
-    found, leaves = _traced(of_leaves, tuple(leaves))
-    graph = found.run.graph
-    if not graph.outs:
-        raise ArgumentError(f"{name}: the function returns no values.", at=at)
-    for out in graph.outs:
-        if out.aval.dtype.kind != "f":
-            raise DtypeError(f"{name}: a result is {out.aval}; integers have no derivative.", at=at)
-    answers, plan = derive(graph, [*leaves, *found.captured], len(leaves), symmetric, name)
-    return _Entries(answers, plan)
 
 
 def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> SparseDerivative:

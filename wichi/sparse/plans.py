@@ -57,15 +57,15 @@ class _Products(NamedTuple):
     added_to: Ints | None = None  # which entry each of these belongs to, if several make one
 
 
-def derive(graph: Graph, values: Sequence[Any], count: int, symmetric: bool, name: str) -> tuple[Any, Plan]:
-    """The entries of the Jacobian in the first ``count`` inputs, computed from ``values`` of all, and their plan."""
+def derive(graph: Graph, values: Sequence[Any], wrt: Sequence[int], symmetric: bool, name: str) -> tuple[Any, Plan]:
+    """The entries of the Jacobian in the inputs named by ``wrt``, computed from ``values`` of all, and their plan."""
     watched: Watched = {}
-    parts = cut(graph, count, watched)
+    parts = cut(graph, wrt, watched)
     pushed = forward.jvp(parts.rest, range(len(parts.sources)))
     pushed = dce(Graph(pushed.ins, pushed.eqns, pushed.outs[len(graph.outs) :]))
     behind = _pattern_behind(pushed, parts, watched, name)
     sources = np.concatenate([np.zeros(0, np.int64), *[s.ravel() for s in parts.sources]])
-    whole, order, added_to = _gathered(behind, sources, sum(v.aval.size for v in graph.ins[:count]))
+    whole, order, added_to = _gathered(behind, sources, sum(graph.ins[i].aval.size for i in wrt))
     if symmetric:
         whole = _symmetric(whole)
         colours = colouring.star(whole)
