@@ -187,7 +187,7 @@ def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Sparse
     object, or the contents of an index array have changed.
 
     Raises:
-        ArgumentError: the pattern has more entries than can be held (2**26), or the call is within a transform.
+        ArgumentError: the pattern has more entries than can be held (2**25), or the call is within a transform.
         DtypeError: an integer leaf in the argument or the result.
 
     >>> import numpy as np, wichi

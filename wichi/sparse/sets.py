@@ -16,7 +16,7 @@ import numpy as np
 Ints = np.ndarray[Any, np.dtype[Any]]
 Frame = MutableMapping[Any, Ints]  # patterns by name, renumbered when sets that nothing holds any more are dropped
 
-MOST_MEMBERS = 1 << 26  # of all sets together; more is no sparse problem
+MOST_MEMBERS = 1 << 25  # of all sets together; more is no sparse problem
 _FEW_MEMBERS = 1 << 20  # below this, nothing is gained by forgetting
 _CHUNK = 1 << 24  # members that are made at once
 
