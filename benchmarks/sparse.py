@@ -120,10 +120,8 @@ def bundle_adjustment() -> tuple[Row, Callable[[Any], Any]]:
     rng = np.random.default_rng(0)
     camera = rng.integers(0, CAMERAS, OBSERVATIONS)
     point = np.concatenate([np.arange(POINTS), rng.integers(0, POINTS, OBSERVATIONS - POINTS)])
-    cameras = np.column_stack(
-        [rng.normal(0, 0.2, (CAMERAS, 3)), rng.normal(0, 0.3, (CAMERAS, 2)), np.full(CAMERAS, -5.0)]
-        + [rng.normal(1000, 10, CAMERAS), rng.normal(0, 1, (CAMERAS, 2)), rng.normal(0, 0.1, (CAMERAS, 2))]
-    )
+    middle = [0, 0, 0, 0, 0, -5, 1000, 0, 0, 0, 0]
+    cameras = rng.normal(middle, [0.2, 0.2, 0.2, 0.3, 0.3, 0.1, 10, 1, 1, 0.1, 0.1], (CAMERAS, 11))
     points, weights = rng.normal(size=(POINTS, 3)), rng.uniform(0.5, 1.5, OBSERVATIONS)
     seen = rng.normal(size=(2, OBSERVATIONS))
     x = np.concatenate([cameras.ravel(), points.ravel(), weights])

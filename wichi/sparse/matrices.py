@@ -107,7 +107,7 @@ class SparseDerivative:
         values.
         """
         plan = self._plan(args, kwargs)
-        return plan.matrix(np.ones(len(plan.columns), bool))
+        return plan.matrix(np.ones(plan.pattern.nnz, bool))
 
     def products(self, *args: Any, **kwargs: Any) -> int:
         """How many products a call computes, with the Jacobian from the right or from the left."""

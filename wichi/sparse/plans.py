@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,9 +30,7 @@ _MOST_AT_ONCE = 1 << 24  # elements of one value, for all the products that are 
 class Plan:
     """Where entries can be, and how many products give them."""
 
-    shape: tuple[int, int]
-    starts: Ints
-    columns: Ints
+    pattern: Any  # a csr_array of bool, with sorted indices and no duplicates
     products: int
     watched: tuple[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], ...]  # arrays looked at, as they were then
 
@@ -40,11 +39,9 @@ class Plan:
         return all(np.array_equal(now, then) for now, then in self.watched)
 
     def matrix(self, entries: Any) -> Any:
-        """A ``csr_array`` of its own arrays."""
-        from scipy.sparse import csr_array
-
-        made = csr_array((entries, self.columns.copy(), self.starts.copy()), shape=self.shape)
-        made.has_sorted_indices = made.has_canonical_format = True
+        """The matrix with these entries: of its own arrays, which users may change."""
+        made = copy.copy(self.pattern)  # the constructor would look at all indices again
+        made.data, made.indices, made.indptr = entries, self.pattern.indices.copy(), self.pattern.indptr.copy()
         return made
 
 
@@ -74,7 +71,8 @@ def derive(graph: Graph, values: Sequence[Any], wrt: Sequence[int], symmetric: b
         chosen = _fewest(parts, pushed, behind, sources, whole, order, added_to)
     number = colouring.count(chosen.colours)
     held = tuple((array, array.copy()) for array in watched.values())
-    plan = Plan(whole.shape, whole.indptr, whole.indices, number, held)
+    whole.has_sorted_indices = whole.has_canonical_format = True
+    plan = Plan(whole, number, held)
     if not number:
         return np.zeros(0, np.result_type(*[o.aval.dtype for o in graph.outs])), plan
     answers = _products(chosen.linear, evaluate(parts.front, *values), chosen.colours, number)[chosen.places]
