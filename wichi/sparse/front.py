@@ -29,13 +29,13 @@ class Cut(NamedTuple):
     others: list[Value]  # what is known of the other inputs of ``rest``
 
 
-def cut(graph: Graph, wrt: Sequence[int], watched: Watched) -> Cut:
-    """Cut a graph behind what only moves elements of the inputs named by ``wrt``."""
+def cut(graph: Graph, wrt: Sequence[int], arrays: Sequence[np.ndarray[Any, Any]], watched: Watched) -> Cut:
+    """Cut a graph behind what only moves elements of the inputs named by ``wrt``; its last inputs are ``arrays``."""
     arguments = [graph.ins[i] for i in wrt]
     sizes = [v.aval.size for v in arguments]
     parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     moved: dict[Any, Ints] = {v: part.reshape(v.aval.shape) for v, part in zip(arguments, parts, strict=True)}
-    known: dict[Any, Known] = {}
+    known = {v: Known(a, (a,)) for v, a in zip(graph.ins[len(graph.ins) - len(arrays) :], arrays, strict=True)}
     late: set[Any] = set()  # what depends on the arguments and is more than moved
     front: list[Eqn] = []
     rest: list[Eqn] = []

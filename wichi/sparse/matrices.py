@@ -17,9 +17,10 @@ from wichi.config import config
 from wichi.errors import ArgumentError, DtypeError
 from wichi.sparse.plans import Plan, derive
 from wichi.trace import frames, reverse
+from wichi.trace.bodies import closed
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Graph, dce
-from wichi.trace.tracer import Tracer, stage_graph
+from wichi.trace.tracer import Tracer, stage_graph, staged
 from wichi.traces import Signature
 from wichi.transforms import _scalar_result, _wrt
 
@@ -50,34 +51,35 @@ class _Sparse:
         if self.symmetric:
             _scalar_result(self, graph, signature)  # type: ignore[arg-type]
         wrt = _wrt(self, graph, signature)[0]  # type: ignore[arg-type]
-        function, guards = self._function(graph, wrt, len(graph.outs) - signature.guards)
+        count = len(graph.outs) - signature.guards
+        guards = dce(Graph(graph.ins, graph.eqns, graph.outs[count:]))
+        function, arrays = self._function(Graph(graph.ins, graph.eqns, graph.outs[:count]), wrt)
         plans: list[Plan] = []
 
         def walk(*values: Any) -> list[Any]:
-            entries, plan = derive(function, values, wrt, self.symmetric, self.name)
+            entries, plan = derive(function, [*values, *map(staged, arrays)], wrt, arrays, self.symmetric, self.name)
             plans.append(plan)
             return [entries, *evaluate(guards, *values)]
 
         made = stage_graph(walk, [v.aval for v in graph.ins], graph.in_names)
         return made, pytree.flatten(_Entries(0, plans[0]))[1]
 
-    def _function(self, graph: Graph, wrt: Sequence[int], count: int) -> tuple[Graph, Graph]:
-        """What the Jacobian is of, and the guards."""
-        function, guards = (
-            dce(Graph(graph.ins, graph.eqns, outs)) for outs in (graph.outs[:count], graph.outs[count:])
-        )
+    def _function(self, graph: Graph, wrt: Sequence[int]) -> tuple[Graph, Sequence[np.ndarray[Any, Any]]]:
+        """What the Jacobian is of. The arrays that it holds are further inputs: rules would compute with them now, and
+        their contents may change until it is called."""
         at = frames.describe(frames.user_where())
         if not wrt:
             raise ArgumentError(f"{self.name}: the argument has no leaves.", at=at)
-        if not count:
+        if not graph.outs:
             raise ArgumentError(f"{self.name}: the function returns no values.", at=at)
-        for out in function.outs:
+        for out in graph.outs:
             if out.aval.dtype.kind != "f":
                 raise DtypeError(f"{self.name}: a result is {out.aval}; integers have no derivative.", at=at)
+        function, arrays = closed(dce(graph))
         if self.symmetric:
-            full = reverse.vjp(function, wrt, [function.outs[0].aval.dtype.type(1)])
+            full = reverse.vjp(function, wrt, [graph.outs[0].aval.dtype.type(1)])
             function = dce(Graph(full.ins, full.eqns, full.outs[1:]))
-        return function, guards
+        return function, arrays
 
 
 class SparseDerivative:

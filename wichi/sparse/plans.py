@@ -17,11 +17,12 @@ from wichi.ops.indexing import scatter_add
 from wichi.sparse import colouring
 from wichi.sparse.front import Cut, cut
 from wichi.sparse.pattern import Walker
-from wichi.sparse.sets import MOST_MEMBERS, Ints, Sets, TooDense, starts_of
+from wichi.sparse.sets import Ints, Sets, TooDense, starts_of
 from wichi.sparse.values import Value, Watched
 from wichi.trace import forward, frames, reverse
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Graph, dce
+from wichi.trace.tracer import staged
 
 _MOST_AT_ONCE = 1 << 24  # elements of one value, for all the products that are computed together
 
@@ -54,10 +55,20 @@ class _Products(NamedTuple):
     added_to: Ints | None = None  # which entry each of these belongs to, if several make one
 
 
-def derive(graph: Graph, values: Sequence[Any], wrt: Sequence[int], symmetric: bool, name: str) -> tuple[Any, Plan]:
-    """The entries of the Jacobian in the inputs named by ``wrt``, computed from ``values`` of all, and their plan."""
+def derive(
+    graph: Graph,
+    values: Sequence[Any],
+    wrt: Sequence[int],
+    arrays: Sequence[np.ndarray[Any, Any]],
+    symmetric: bool,
+    name: str,
+) -> tuple[Any, Plan]:
+    """The entries of the Jacobian in the inputs named by ``wrt``, computed from ``values`` of all, and their plan.
+
+    The last inputs are ``arrays``, whose contents the pattern may depend on.
+    """
     watched: Watched = {}
-    parts = cut(graph, wrt, watched)
+    parts = cut(graph, wrt, arrays, watched)
     pushed = forward.jvp(parts.rest, range(len(parts.sources)))
     pushed = dce(Graph(pushed.ins, pushed.eqns, pushed.outs[len(graph.outs) :]))
     behind = _pattern_behind(pushed, parts, watched, name)
@@ -99,10 +110,10 @@ def _pattern_behind(pushed: Graph, parts: Cut, watched: Watched, name: str) -> A
             for v, o in zip(found, pushed.outs, strict=True)
         ]
         starts, members = sets.rows(np.concatenate(ids))
-    except TooDense:
+    except TooDense as error:
         by_variable = frames.describe(walker.anywhere) if walker.anywhere else None
         raise ArgumentError(
-            f"{name}: the pattern has more than {MOST_MEMBERS} entries.",
+            f"{name}: the pattern has more than {error.args[0]} entries.",
             at=frames.describe(frames.user_where()),
             value=by_variable and f"{by_variable}  (indices that are known only as it runs)",
             because="indices that are no constants may go anywhere" if by_variable else "this matrix is not sparse",
@@ -165,15 +176,15 @@ def _by_columns(pushed: Graph, colours: Ints, sources: Ints, places: Ints) -> _P
 def _products(linear: Graph, values: Sequence[Any], colours: Ints, count: int) -> Any:
     """The products of a linear program with one seed a colour, (colours, results), flat.
 
-    The inputs of ``linear`` are ``values`` and what is seeded.
+    The inputs of ``linear`` are ``values`` and what is seeded. The seeds are computed as it runs: rules would fold
+    what they meet with them, and arrays of the user's may be among that.
     """
     seeded = [v.aval for v in linear.ins[len(values) :]]
     bounds = np.cumsum([0, *(a.size for a in seeded)])
 
     def along(colour: Any) -> Any:
-        chosen = wnp.equal(colours, colour)
         seeds = [
-            wnp.reshape(chosen[a:b], aval.shape).astype(aval.dtype)
+            wnp.equal(colours[a:b].reshape(aval.shape), colour).astype(aval.dtype)
             for a, b, aval in zip(bounds, bounds[1:], seeded, strict=False)
         ]
         return wnp.concatenate([wnp.reshape(x, (-1,)) for x in evaluate(linear, *values, *seeds)])
@@ -181,7 +192,7 @@ def _products(linear: Graph, values: Sequence[Any], colours: Ints, count: int) -
     largest = max((v.aval.size for e in linear.eqns for v in e.outs), default=1)
     at_once = max(1, _MOST_AT_ONCE // max(largest, 1))
     if count <= at_once:
-        return wnp.reshape(vmap(along)(np.arange(count)), (-1,))
+        return wnp.reshape(vmap(along)(staged(np.arange(count))), (-1,))
     rounds = -(-count // at_once)
     numbers = np.arange(rounds * at_once).reshape(rounds, at_once)  # the last ones are of no colour
-    return wnp.reshape(control.map(vmap(along), numbers), (-1,))
+    return wnp.reshape(control.map(vmap(along), staged(numbers)), (-1,))

@@ -22,7 +22,7 @@ _CHUNK = 1 << 24  # members that are made at once
 
 
 class TooDense(Exception):
-    """The sets would hold more than ``MOST_MEMBERS``."""
+    """The sets would hold more members than this, ``MOST_MEMBERS``."""
 
 
 class Sets:
@@ -48,7 +48,7 @@ class Sets:
         sizes = (self._starts[ids + 1] - firsts).astype(np.int64)
         starts = starts_of(sizes)
         if starts[-1] > MOST_MEMBERS:
-            raise TooDense
+            raise TooDense(MOST_MEMBERS)
         return starts, self._members[np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], sizes)]
 
     # --- unions ------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Sets:
         """Numbers of new sets."""
         count, held = len(self), len(self._members)
         if held + len(members) > MOST_MEMBERS:
-            raise TooDense
+            raise TooDense(MOST_MEMBERS)
         self._starts = np.concatenate([self._starts, (starts[1:] + held).astype(np.int32)])
         self._members = np.concatenate([self._members, members.astype(np.int32)])
         return np.arange(count, len(self))
