@@ -24,7 +24,7 @@ from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Graph, dce
 from wichi.trace.tracer import staged
 
-_MOST_AT_ONCE = 1 << 24  # elements of one value, for all the products that are computed together
+_MOST_AT_ONCE = 1 << 22  # elements of one value, for all the products that are computed together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,23 +176,26 @@ def _by_columns(pushed: Graph, colours: Ints, sources: Ints, places: Ints) -> _P
 def _products(linear: Graph, values: Sequence[Any], colours: Ints, count: int) -> Any:
     """The products of a linear program with one seed a colour, (colours, results), flat.
 
-    The inputs of ``linear`` are ``values`` and what is seeded. The seeds are computed as it runs: rules would fold
-    what they meet with them, and arrays of the user's may be among that.
+    The inputs of ``linear`` are ``values`` and what is seeded. Nothing here is plain: rules would fold what meets, and
+    arrays of the user's may be among that, which change later.
     """
     seeded = [v.aval for v in linear.ins[len(values) :]]
     bounds = np.cumsum([0, *(a.size for a in seeded)])
+    parts = [colours[a:b].reshape(x.shape) for a, b, x in zip(bounds, bounds[1:], seeded, strict=False)]
 
-    def along(colour: Any) -> Any:
-        seeds = [
-            wnp.equal(colours[a:b].reshape(aval.shape), colour).astype(aval.dtype)
-            for a, b, aval in zip(bounds, bounds[1:], seeded, strict=False)
-        ]
+    def product(*seeds: Any) -> Any:
         return wnp.concatenate([wnp.reshape(x, (-1,)) for x in evaluate(linear, *values, *seeds)])
+
+    def of_colour(colour: Any) -> Any:
+        return product(*[wnp.equal(part, colour).astype(x.dtype) for part, x in zip(parts, seeded, strict=True)])
 
     largest = max((v.aval.size for e in linear.eqns for v in e.outs), default=1)
     at_once = max(1, _MOST_AT_ONCE // max(largest, 1))
     if count <= at_once:
-        return wnp.reshape(vmap(along)(staged(np.arange(count))), (-1,))
+        seeds = [
+            np.stack([part == c for c in range(count)]).astype(x.dtype) for part, x in zip(parts, seeded, strict=True)
+        ]
+        return wnp.reshape(vmap(product)(*map(staged, seeds)), (-1,))
     rounds = -(-count // at_once)
     numbers = np.arange(rounds * at_once).reshape(rounds, at_once)  # the last ones are of no colour
-    return wnp.reshape(control.map(vmap(along), staged(numbers)), (-1,))
+    return wnp.reshape(control.map(vmap(of_colour), staged(numbers)), (-1,))
