@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import itertools
 import pickle
 import tracemalloc
@@ -159,14 +161,14 @@ forget = sets.Sets.forget
 
 
 # --- random programs -------------------------------------------------------------------------------------------------
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(PROGRAMS, NUMBERS)
 def test_jacobians_of_random_programs(names, x):
     with wichi.debug(), mock.patch.object(sets.Sets, "forget", _forget_at_once):
         check(program(names), x, 2)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(PROGRAMS, NUMBERS)
 def test_hessians_of_random_programs(names, x):
     f = program(names)
@@ -174,8 +176,10 @@ def test_hessians_of_random_programs(names, x):
         check_hessian(lambda x, i: np.sum(np.sin(f(x, i))), x, 2)
 
 
-@pytest.mark.parametrize("name", sorted(STEPS))
-def test_each_step_in_machine_code(name):
+@pytest.mark.parametrize(
+    "name", sorted(n for n in STEPS if any(w in n for w in ("scan", "while", "gather", "sc", "cond")))
+)
+def test_steps_in_machine_code(name):
     x = np.random.default_rng(3).normal(size=8)
     check(program([name]), x, 1)
 
@@ -522,6 +526,14 @@ def test_trees_are_the_vectors_of_their_elements():
     np.testing.assert_allclose(both.toarray()[:, 1:], matrix.toarray())
     np.testing.assert_allclose(both.toarray()[:4, 0], (p["a"] * p["b"]).ravel())
 
+    def g(a, b):
+        return np.sum(a**2 * b[:2]) + b[2] ** 3
+
+    a, b = np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0])
+    dense = np.block([list(row) for row in wichi.hessian(g, argnums=(0, 1))(a, b)])
+    np.testing.assert_allclose(hessian(g, argnums=(0, 1))(a, b).toarray(), dense)
+    np.testing.assert_allclose(hessian(g, argnums=1)(a, b).toarray(), dense[2:, 2:])
+
 
 def test_dtypes_shapes_and_keywords():
     x = np.array([1.0, 2.0], np.float32)
@@ -567,10 +579,11 @@ def product(x):
     return x[1:] * x[:-1]
 
 
+@dataclasses.dataclass
 class Model:
-    scale = 2.0
+    scale: float
 
-    @jacobian
+    @functools.partial(jacobian, argnums=1)
     def slope(self, x):
         return self.scale * x**2
 
@@ -582,6 +595,9 @@ def test_it_travels_and_decorates():
     assert repr(decorated) == "<wichi.sparse.jacobian of decorated>"
     for again in (pickle.loads(pickle.dumps(jacobian(product))), copy.deepcopy(jacobian(product))):
         np.testing.assert_array_equal(again(x).toarray(), decorated(x).toarray())
+    np.testing.assert_array_equal(Model(2.0).slope(x).toarray(), np.diag(4 * x))
+    np.testing.assert_array_equal(jacobian(wichi.jit(product))(x).toarray(), decorated(x).toarray())
+    np.testing.assert_array_equal(jacobian(functools.partial(np.multiply, 2.0))(x).toarray(), 2 * np.eye(3))
 
 
 def test_bad_input_is_named(monkeypatch):
