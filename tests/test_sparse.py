@@ -618,6 +618,9 @@ def test_bad_input_is_named(monkeypatch):
         jacobian(lambda x: ())(x)
     with pytest.raises(ArgumentError, match="inside a transform"):
         wichi.jit(lambda x: jacobian(product)(x))(x)
+    with pytest.raises(ArgumentError, match="inside a transform"):
+        wichi.jit(lambda x: jacobian(lambda y: y * x)(np.ones(3)))(x)
+    assert wichi.jit(lambda x: x * jacobian(product)(np.ones(3)).nnz)(2.0) == 8.0  # of plain values it is plain
     monkeypatch.setattr(sets, "MOST_MEMBERS", 1_000)
     with pytest.raises(ArgumentError, match=r"more than 1000 entries(.|\n)*this matrix is not sparse"):
         jacobian(lambda x: x * np.sum(x**2))(np.ones(50))

@@ -131,15 +131,20 @@ class SparseDerivative:
         return self if instance is None else types.MethodType(self, instance)
 
     def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Entries:
-        self._refuse_traced(args, kwargs)
         found: _Entries = self._entries(*args, **kwargs)
+        if isinstance(found.entries, Tracer):
+            raise ArgumentError(
+                f"{self._rewrite.name} was called on a value inside a transform.",
+                at=frames.describe(frames.user_where()),
+                because="its answer is a scipy.sparse array, which no compiled function can hold",
+                fix="call it from outside; within, wichi.jvp, wichi.vjp and wichi.hvp are the products with it",
+            )
         if not found.plan.holds():
             self._forget()
             found = self._entries(*args, **kwargs)
         return found
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        self._refuse_traced(args, kwargs)
         leaves, tree = pytree.flatten((args, kwargs))
         plan = self._traced_plan(leaves, tree)
         if plan is not None and not plan.holds():
@@ -156,15 +161,6 @@ class SparseDerivative:
         """Trace anew from now on: an array that decided about the pattern has other contents now."""
         self._rewrite = replace(self._rewrite, since=object())
         self._entries = Transformed(self.__wrapped__, self._rewrite)
-
-    def _refuse_traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(isinstance(x, Tracer) for x in pytree.leaves((args, kwargs))):
-            raise ArgumentError(
-                f"{self._rewrite.name} was called on a value inside a transform.",
-                at=frames.describe(frames.user_where()),
-                because="its answer is a scipy.sparse array, which no compiled function can hold",
-                fix="call it from outside; within, wichi.jvp, wichi.vjp and wichi.hvp are the products with it",
-            )
 
 
 def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> SparseDerivative:
