@@ -1,6 +1,6 @@
 """Give wichi a NumPy function; it gives back the compiled value and gradient."""
 
-from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, testing, utils
+from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, sparse, testing, utils
 from wichi.batching import vmap
 from wichi.blackbox import primitive
 from wichi.choice import cond, switch
@@ -56,6 +56,7 @@ __all__ = [
     "optim",
     "pytree",
     "scan",
+    "sparse",
     "spec",
     "stop_gradient",
     "switch",
