@@ -20,6 +20,7 @@ from wichi.errors import ArgumentError, KernelError
 from wichi.trace import frames
 from wichi.traces import check_captures
 from wichi.transforms import jit
+from wichi.travel import examples, likeness
 
 if TYPE_CHECKING:
     from wichi.kernels.plans import Plan
@@ -47,12 +48,23 @@ class CFunction:
     ctypes: Any
     signature: str
     _keep: Any = field(repr=False)
+    _made_from: tuple[Callable[..., Any], Any, str] = field(repr=False)
 
     def low_level_callable(self) -> Any:
         """As ``scipy.LowLevelCallable``, for ``quad``, ``nquad``, ``ndimage.generic_filter`` and their like."""
         from scipy import LowLevelCallable
 
         return LowLevelCallable(self.ctypes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self._made_from  # made anew where it is unpickled, at another address
+
+    def __deepcopy__(self, memo: Any) -> CFunction:
+        return self
+
+
+def _again(fn: Callable[..., Any], like: Any, style: str) -> CFunction:
+    return cfunc(fn, *examples(like), style=style)
 
 
 def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) -> CFunction:
@@ -97,7 +109,7 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
         "filter": "int f(double *buffer, intptr_t n, double *result, void *unused);",
     }[style]
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    return CFunction(address, kind(address), text, (engine, held, executable))
+    return CFunction(address, kind(address), text, (engine, held, executable), (fn, likeness(example_args), style))
 
 
 def export(

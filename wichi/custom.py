@@ -20,18 +20,28 @@ from wichi.trace.evaluate import innermost
 from wichi.trace.ir import Aval, Eqn
 from wichi.trace.primitive import Product, aval_of
 from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.travel import Portable, wraps
 
 
-class _Custom(abc.ABC):
+class _Custom(Portable, abc.ABC):
     """A function with a derivative of the user's own; see ``custom_jvp`` and ``custom_vjp``."""
 
     kind = ""
     __name__: str
 
     def __init__(self, fun: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
-        functools.update_wrapper(self, fun)
+        wraps(fun)(self)
         self.fun, self.nondiff_argnums = fun, tuple(nondiff_argnums)
         self.rules: tuple[Callable[..., Any], ...] = ()
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.fun, self.nondiff_argnums)
+
+    def _contents(self) -> Any:
+        return self.rules or None
+
+    def _take(self, contents: Any) -> None:
+        self.rules = contents
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args = _positional(self.fun, args, kwargs)
@@ -246,6 +256,17 @@ def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 
 # --- primitive: a black box -----------------------------------------------------------------------------------------
+class _Primitive(custom_vjp):
+    """Around a black box; see ``primitive``."""
+
+    def __init__(self, boxed: Callable[..., Any], made_from: tuple[Callable[..., Any], Any]) -> None:
+        super().__init__(boxed)
+        self.made_from = made_from
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return primitive, self.made_from
+
+
 def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None) -> custom_vjp:
     """A Python function that wichi does not look into, with a rule of yours.
 
@@ -269,7 +290,7 @@ def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None)
     array([ 3., 12.])
     """
 
-    @functools.wraps(fun)
+    @wraps(fun)
     def boxed(*args: Any) -> Any:
         leaves, tree = pytree.flatten(args)
         if not is_tracing():
@@ -288,7 +309,7 @@ def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None)
         operands = [as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]
         return pytree.unflatten(out_tree, callbacks.host(*operands, function=function))
 
-    return custom_vjp(boxed)
+    return _Primitive(boxed, (fun, result))
 
 
 # --- checkpoint ------------------------------------------------------------------------------------------------------
@@ -314,7 +335,7 @@ def checkpoint(fun: Callable[..., Any], policy: Callable[[Eqn], bool] | None = N
     True
     """
 
-    @functools.wraps(fun)
+    @wraps(fun)
     def apart(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = pytree.flatten((args, kwargs))
         box = innermost(leaves)

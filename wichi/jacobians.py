@@ -21,6 +21,7 @@ from wichi.errors import ArgumentError, DtypeError
 from wichi.linear import jvp, vjp
 from wichi.trace import frames
 from wichi.transforms import AsItIs, grad
+from wichi.travel import wraps
 
 
 def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:
@@ -44,7 +45,7 @@ def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -
            [0., 6.]])
     """
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacfwd")
         columns = []
@@ -61,7 +62,7 @@ def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -
         rows = [[pytree.flatten(c)[0][k] for c in columns] for k in range(len(found))]
         return pytree.unflatten(out_tree, [pytree.unflatten(treedef, row) for row in rows])
 
-    return Transformed(jacobian_of, AsItIs("jacfwd"))
+    return Transformed(jacobian_of, AsItIs("jacfwd"), (jacfwd, (fn, argnums, chunk)))
 
 
 def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
@@ -74,7 +75,7 @@ def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
     array([2., 6.])
     """
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacrev")
         out, pullback = vjp(of_one, *leaves)
@@ -95,7 +96,7 @@ def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
             rows.append(pytree.unflatten(treedef, [_unflattened(aval.shape, 0, p) for p in pulled]))
         return pytree.unflatten(out_tree, rows)
 
-    return Transformed(jacobian_of, AsItIs("jacrev"))
+    return Transformed(jacobian_of, AsItIs("jacrev"), (jacrev, (fn, argnums)))
 
 
 def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
@@ -110,7 +111,7 @@ def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
            [1., 1., 1.]])
     """
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         _, leaves, _ = _in_argument(fn, args, kwargs, argnums, "jacobian")
         outs = pytree.leaves(fn(*args, **kwargs))  # traced for its shapes; nothing of it is computed twice
@@ -118,7 +119,7 @@ def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
         chosen = jacfwd if inputs <= outputs else jacrev
         return chosen(fn, argnums)(*args, **kwargs)
 
-    return Transformed(jacobian_of, AsItIs("jacobian"))
+    return Transformed(jacobian_of, AsItIs("jacobian"), (jacobian, (fn, argnums)))
 
 
 def hessian(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:

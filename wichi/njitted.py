@@ -14,6 +14,7 @@ from wichi.errors import ArgumentError
 from wichi.trace import frames
 from wichi.traces import check_captures
 from wichi.transforms import jit
+from wichi.travel import examples, likeness
 
 
 def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
@@ -36,6 +37,7 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
         IndexError: at a call, for an index outside its axis.
 
     numba does not write functions that call it to its own disk cache (it says so): they hold addresses of this process.
+    Pickled, alone or with a numba function that calls it, it is made anew where it is unpickled.
 
     >>> import numba
     >>> gradient = wichi.njit(wichi.grad(lambda x: np.sum(x**2)), np.ones(3))
@@ -62,7 +64,16 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     check_captures("wichi.njit", name, found)
     from wichi.kernels.bridge import numba_function
 
-    return numba_function(executable, name, parameters, inputs, result)
+    function = numba_function(executable, name, parameters, inputs, result)
+    # numba pickles a function as its Python code and all that this refers to: here addresses of this process.
+    made_from = (fn, likeness(example_args))
+    function.__reduce_ex__ = lambda protocol: (_again, made_from)
+    function.__deepcopy__ = lambda memo: function
+    return function
+
+
+def _again(fn: Callable[..., Any], like: Any) -> Any:
+    return njit(fn, *examples(like))
 
 
 def _parameters(fn: Any, count: int) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError
 from wichi.trace import frames
+from wichi.travel import Portable, wraps
 
 _MOST_VALUES = 1000  # kept for one function; the oldest go first
 
@@ -17,25 +17,30 @@ def transformed(
     fn: Callable[..., Any],
     static_argnums: int | Sequence[int],
     make: Callable[[Callable[..., Any], Callable[[int], int]], Transformed[..., Any]],
+    made_by: tuple[Callable[..., Any], tuple[Any, ...]],
 ) -> Any:
     """``make`` of ``fn`` with its static arguments given.
 
     ``make(function, moved)`` transforms a function of the other arguments; ``moved`` answers where an argument of
-    ``fn`` stands among them.
+    ``fn`` stands among them. ``made_by``: the public function and its arguments, of which this is the answer.
     """
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     if not numbers:
         return make(fn, lambda i: i)
-    return _Static(fn, numbers, make)
+    return _Static(fn, numbers, make, made_by)
 
 
-class _Static:
+class _Static(Portable):
     """A transformed function some of whose arguments choose the trace."""
 
-    def __init__(self, fn: Callable[..., Any], numbers: tuple[int, ...], make: Any) -> None:
-        functools.update_wrapper(self, fn)
-        self._fn, self._numbers, self._make = fn, numbers, make
+    def __init__(self, fn: Callable[..., Any], numbers: tuple[int, ...], make: Any, made_by: Any) -> None:
+        wraps(fn)(self)
+        self._fn, self._numbers, self._make, self._made_by = fn, numbers, make, made_by
         self._made: dict[Any, Transformed[..., Any]] = {}
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        made: tuple[Callable[..., Any], tuple[Any, ...]] = self._made_by
+        return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found, rest = self._of(args)
@@ -75,12 +80,12 @@ class _Static:
         if found is None:
             fn, given = self._fn, {i: args[i] for i in numbers}
 
-            @functools.wraps(fn)
+            @wraps(fn)
             def bound(*rest: Any, **kwargs: Any) -> Any:
                 others = iter(rest)
                 return fn(*[given[i] if i in given else next(others) for i in range(count)], **kwargs)
 
-            del bound.__wrapped__  # its signature is another
+            bound.__dict__.pop("__wrapped__")  # its signature is another
             others = [i for i in range(count) if i not in given]
 
             def moved(i: int) -> int:

@@ -170,7 +170,10 @@ def jit(
     """
     donated = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
     made: Transformed[P, R] = static.transformed(
-        fn, static_argnums, lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated))))
+        fn,
+        static_argnums,
+        lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated)))),
+        (jit, (fn, static_argnums, donate_argnums)),
     )
     return made
 
@@ -206,7 +209,9 @@ def grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("grad", new, has_aux, allow_unused))
 
-    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(
+        fn, static_argnums, make, (grad, (fn, argnums, has_aux, allow_unused, static_argnums))
+    )
     return made
 
 
@@ -229,7 +234,9 @@ def value_and_grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("value_and_grad", new, has_aux, allow_unused))
 
-    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(
+        fn, static_argnums, make, (value_and_grad, (fn, argnums, has_aux, allow_unused, static_argnums))
+    )
     return made
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.arguments import leaf_aval
+from wichi.arguments import leaf_aval, refuse_leaf
 from wichi.errors import ArgumentError, DtypeError
 from wichi.jacobians import hessian, hvp, jacobian
 from wichi.trace import frames
+from wichi.trace.ir import Aval
 from wichi.transforms import jit, value_and_grad
+from wichi.travel import Likeness, examples
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -23,7 +25,7 @@ class Unraveller:
 
     def __init__(self, tree: Any, what: str = "x0") -> None:
         leaves, self.tree = pytree.flatten(tree)
-        self.avals = [leaf_aval(x) for x in leaves]
+        self.avals = [_aval(x, f"{what}{path}") for x, path in zip(leaves, pytree.paths(self.tree), strict=True)]
         for path, aval in zip(pytree.paths(self.tree), self.avals, strict=True):
             if aval.dtype.kind != "f" and not aval.weak:
                 raise DtypeError(
@@ -32,6 +34,9 @@ class Unraveller:
                     fix="make it a float: np.asarray(x, float)",
                 )
         self.offsets = np.cumsum([0, *(a.size for a in self.avals)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (pytree.unflatten(self.tree, [Likeness(a) for a in self.avals]),)
 
     @property
     def size(self) -> int:
@@ -62,6 +67,17 @@ class Unraveller:
         return pytree.unflatten(self.tree, parts)
 
 
+def _aval(x: Any, what: str) -> Aval:
+    try:
+        return leaf_aval(x)
+    except TypeError:
+        refuse_leaf(what, x)
+
+
+def _again(like: Any) -> Unraveller:
+    return Unraveller(examples(like))
+
+
 def flat(tree: Any) -> Any:
     """A tree of results as one vector."""
     leaves = [wnp.reshape(wnp.asarray(x), (-1,)) for x in pytree.leaves(tree)]
@@ -75,7 +91,7 @@ class Objective:
     """
 
     def __init__(self, f: Callable[..., Any], unravel: Unraveller, args: Sequence[Any] = ()) -> None:
-        self.evaluations = 0
+        self.evaluations, self._made_from = 0, (f, unravel, args)
 
         def of_vector(v: Any) -> Any:
             return f(unravel(v), *args)
@@ -85,6 +101,9 @@ class Objective:
         self._hessian, self._last = hessian(of_vector), np.empty(0)
         self._hvp = jit(lambda v, p: hvp(of_vector, (v,), (p,)))
         self._value, self._gradient = float("nan"), np.empty(0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_from  # workers of a solver count their own evaluations
 
     def _at(self, v: Vector) -> None:
         if not np.array_equal(v, self._last):
@@ -115,8 +134,11 @@ class Residuals:
         def of_vector(v: Any) -> Any:
             return flat(f(unravel(v), *args))
 
-        self.function = of_vector
+        self.function, self._made_from = of_vector, (f, unravel, args)
         self._value, self._jacobian = jit(of_vector), jacobian(of_vector)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_from
 
     def fun(self, v: Vector) -> Vector:
         return np.asarray(self._value(np.array(v, float)))

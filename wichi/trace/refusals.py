@@ -101,6 +101,8 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         maker = text.split("(")[0]
         if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
             fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
+        elif "dlpack" in maker:
+            fix = "write it with NumPy's functions, or give another library's function a rule: wichi.primitive(f)"
         elif maker.endswith(("array", "asanyarray")):
             fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
         else:
