@@ -74,6 +74,34 @@ cube = wichi.primitive(host_cube)
 cube.defvjp(cube_forward, cube_backward)
 
 
+def host_square(x):
+    return np.asarray(x) ** 2
+
+
+def square_rule(primals, tangents):
+    return primals[0] ** 2, 2.0 * primals[0] * tangents[0]
+
+
+nameless = wichi.primitive(host_square)
+nameless.defjvp(square_rule)
+
+
+def pair(x, y):
+    return x * y, np.sum(x)
+
+
+def to_power(n, x):
+    return x**n
+
+
+def to_power_rule(n, primals, tangents):
+    return primals[0] ** n, n * primals[0] ** (n - 1) * tangents[0]
+
+
+lifted = wichi.custom_jvp(to_power, nondiff_argnames=["n"])
+lifted.defjvp(to_power_rule)
+
+
 class Model:
     def __init__(self):
         self.w = np.ones(3)
@@ -92,16 +120,24 @@ FUNCTIONS = {
     "decorated": (decorated, (X,)),
     "grad of a jit": (wichi.grad(wichi.jit(loss)), (X,)),
     "static": (wichi.value_and_grad(power, static_argnums=1), (X, 3)),
+    "static by name": (wichi.jit(power, static_argnames="n"), (X, 3)),
     "vmap": (wichi.vmap(loss), (np.stack([X, X]),)),
     "vmap with axes": (wichi.vmap(np.dot, in_axes=(None, 1)), (X, np.ones((3, 2)))),
     "jacobian": (wichi.jacobian(curve), (X,)),
     "jacfwd": (wichi.jacfwd(curve, chunk=2), (X,)),
     "jacrev": (wichi.jacrev(curve), (X,)),
+    "jacobian of several, and more": (wichi.jacobian(pair, argnums=[0, 1], has_aux=True), (X, W)),
     "hessian": (wichi.hessian(loss), (X,)),
+    "hessian in parts": (wichi.hessian(loss, chunk=2), (X,)),
     "a stack": (wichi.jit(wichi.vmap(wichi.grad(loss))), (np.stack([X, X]),)),
     "custom_jvp": (wichi.grad(of_steep), (X,)),
     "its own": (steep, (1.0,)),
+    "static of a rule": (wichi.grad(functools.partial(lifted, 3)), (2.0,)),
     "primitive": (cube, (X,)),
+    "nameless primitive": (nameless, (X,)),
+    "its derivative": (wichi.jacobian(nameless), (X,)),
+    "checkpoint": (wichi.grad(wichi.checkpoint(loss)), (X,)),
+    "checkpoint alone": (wichi.checkpoint(power, wichi.products_saveable, static_argnums=1), (X, 3)),
     "partial": (wichi.grad(functools.partial(power, n=2)), (X,)),
     "method": (wichi.grad(Model().loss), (X,)),
     "make_graph": (wichi.make_graph(loss), (X,)),
