@@ -34,6 +34,7 @@ ROOMS = {
         "wichi.kernels.emit_calls",
         "wichi.kernels.link",
         "wichi.kernels.native",
+        "wichi.kernels.open_blas",
         "wichi.kernels.scalars",
         "wichi.kernels.small_product",
         "wichi.kernels.standalone",
