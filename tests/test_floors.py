@@ -45,6 +45,7 @@ ROOMS = {
         "wichi.ops.pointwise",
         "wichi.scipy.optimize",
         "wichi.scipy.integrate",
+        "wichi.scipy.limits",
         "wichi.cinterface",
     },
 }
