@@ -556,7 +556,7 @@ class TestEndings:
             while True:
                 optimize.minimize(slow, X0, method="BFGS", options={"maxiter": 10_000, "gtol": 0.0})
 
-        timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+        timer = threading.Timer(0.3, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             fit_for_ever()

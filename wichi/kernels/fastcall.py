@@ -113,7 +113,7 @@ def make_door(
     head[door.CELLS], head[door.NAMES], head[door.ARRAYS] = len(cells) // 2, len(names) // 3, arguments
     head[door.YES], head[door.NO] = id(True), id(False)
     head[door.GET_ITEM], head[door.INCREF] = _symbol("PyDict_GetItem"), _symbol("Py_IncRef")
-    if not small:
+    if not small or plan.interruptible:
         head[door.SAVE], head[door.RESTORE] = _symbol("PyEval_SaveThread"), _symbol("PyEval_RestoreThread")
     table = np.array([*head, *cells, *names, *records], np.int64)
     definition = _MethodDef(b"program", _native_entry()[0], _METH_FASTCALL, None)
