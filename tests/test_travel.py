@@ -356,3 +356,46 @@ def test_values_inside_transforms_do_not_leave():
     for f in (lambda x: np.sum(np.from_dlpack(x)), lambda x: torch.from_dlpack(x).sum()):
         with pytest.raises(PlainArrayError, match=r"wichi.primitive\(f\)"):
             wichi.grad(f)(X)
+
+
+FIRST_CALLS = """
+    import gc
+    import sys
+    import threading
+    import numpy as np
+    import wichi
+
+    sys.setswitchinterval(1e-6)
+    barrier = threading.Barrier(8)
+    kept, wrong = [], []
+
+    def work(k):
+        f = wichi.value_and_grad(lambda x: wichi.while_loop(lambda v: v[0] < 9.0, lambda v: v * 2.0, x).sum() * k)
+        g = wichi.grad(lambda x: np.sum(x**2) * k)
+        barrier.wait()
+        for _ in range(4):  # compiled, its fast way in made, and taken
+            wrong.extend([] if np.array_equal(g(np.ones(3)), 2.0 * k * np.ones(3)) else [k])
+            f(np.ones(2))
+        kept.append((f, g))
+
+    threads = [threading.Thread(target=work, args=(float(k),)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    gc.collect()
+    for f, g in kept:
+        f(np.ones(2))
+        g(np.ones(3))
+    assert not wrong
+    print("all right")
+"""
+
+
+def test_first_calls_of_a_process_come_from_many_threads_at_once(tmp_path):
+    """Each may make what the process needs once; machine code that others point to must live on."""
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(FIRST_CALLS))
+    for _ in range(2):
+        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout.strip()) == (0, "all right"), done.stderr[-2000:]

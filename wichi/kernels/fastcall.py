@@ -8,7 +8,6 @@ self-test, ``available()`` is False and calls go the plain way; ``WICHI_CALL=pla
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import struct
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 
 from wichi.config import config, debugging
 from wichi.kernels import cache, door, results
+from wichi.kernels.once import once
 from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
 
@@ -199,7 +199,7 @@ def _new_builtin(definition: _MethodDef, table: np.ndarray[Any, Any]) -> Callabl
     return builtin
 
 
-@functools.cache
+@once
 def _native_entry() -> tuple[int, Any]:
     """The address of the entry, from disk or compiled."""
     key = cache.key_of("".join((Path(__file__).parent / name).read_text() for name in ("door.py", "door_native.py")))
@@ -217,7 +217,7 @@ def _native_entry() -> tuple[int, Any]:
     return linked.address, linked
 
 
-@functools.cache
+@once
 def available() -> bool:
     """Whether the entry may be used here: an allow-list, and a test of every field that it reads."""
     listed = (

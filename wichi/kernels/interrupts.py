@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from wichi.kernels.once import once
 
 _MOST_STOPPED = 256  # threads
 
@@ -103,7 +104,7 @@ _CALLS = (
 )  # fmt: skip
 
 
-@functools.cache
+@once
 def _compiled() -> Any:
     from wichi.kernels import link  # llvmlite is loaded with the first program that asks
 
@@ -119,7 +120,7 @@ def address() -> int:
     return _compiled().address("wichi_interrupted")  # type: ignore[no-any-return]
 
 
-@functools.cache
+@once
 def _happened() -> ctypes.c_int64:
     return ctypes.c_int64.from_address(_compiled().address("wichi_happened"))
 
