@@ -140,6 +140,8 @@ FUNCTIONS = {
     "checkpoint alone": (wichi.checkpoint(power, wichi.products_saveable, static_argnums=1), (X, 3)),
     "partial": (wichi.grad(functools.partial(power, n=2)), (X,)),
     "method": (wichi.grad(Model().loss), (X,)),
+    "pullback": (wichi.vjp(curve, X)[1], (X,)),
+    "linear map": (wichi.linearize(curve, X)[1], (X,)),
     "make_graph": (wichi.make_graph(loss), (X,)),
     "njit": (wichi.njit(wichi.grad(loss), X), (X,)),
     "for_scipy": (wichi.for_scipy(loss, X).jac, (X,)),
