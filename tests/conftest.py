@@ -13,6 +13,10 @@ import pytest
 # Set before wichi is imported: the suite neither reads nor fills the user's cache.
 os.environ["WICHI_CACHE"] = tempfile.mkdtemp(prefix="wichi-tests-")
 atexit.register(shutil.rmtree, os.environ["WICHI_CACHE"], ignore_errors=True)
+# The same for PyTensor where it is installed; and no C compiler: numba mode is the one that is tested.
+_PYTENSOR = tempfile.mkdtemp(prefix="wichi-tests-pytensor-")
+os.environ["PYTENSOR_FLAGS"] = f"cxx=,base_compiledir={_PYTENSOR}"
+atexit.register(shutil.rmtree, _PYTENSOR, ignore_errors=True)
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 

@@ -310,6 +310,7 @@ def test_reference_counts_stay():
     for _ in range(5):
         f(X[:-1][::-1])  # its trace refers to what it likes
     counted = (X, True, False, None, f)
+    gc.collect()  # else the garbage of other tests goes in between
     before = [sys.getrefcount(o) for o in counted]
     for _ in range(1000):
         f(X)

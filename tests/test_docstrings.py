@@ -19,6 +19,10 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(wichi.__path__, "wichi.")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of(name, monkeypatch):
     monkeypatch.setattr(wichi.config, "internal_frames", wichi.config.internal_frames)  # an example sets it
+    if name == "wichi.pytensor":
+        pytest.importorskip(
+            "pytensor", reason="needs PyTensor: pip install 'wichi[pymc]' into an environment of its own"
+        )
     module = importlib.import_module(name)
     space = {"np": np, "wichi": wichi, **{k: getattr(wichi, k) for k in wichi.__all__}, **vars(module)}
     finder, runner = (

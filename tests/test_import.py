@@ -27,7 +27,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_import_loads_nothing_heavy():
     loaded = modules_after("import wichi")
-    assert not loaded & {"numba", "llvmlite", "scipy", "graphviz", "matplotlib", "tqdm", "torch", "jax"}
+    assert not loaded & {"numba", "llvmlite", "scipy", "graphviz", "matplotlib", "tqdm", "torch", "jax", "pytensor"}
 
 
 def test_eager_half_never_needs_numba():

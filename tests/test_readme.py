@@ -58,19 +58,3 @@ def test_files_named_exist():
         assert (ROOT / name).exists(), name
     for name in re.findall(r"`(?:examples/)?(\w+\.py)`", README):
         assert (ROOT / "examples" / name).exists(), name
-
-
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_code_of_the_other_pages_runs_and_their_links_lead_somewhere(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = page.read_text(encoding="utf-8")
-    space: dict = {}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-        exec(compile(block, f"{page.name} block {number}", "exec"), space)
-    for name in re.findall(r"\]\(([\w./]+)\)", text):
-        assert (page.parent / name).exists(), name
-    for name in re.findall(r"`(examples/\w+\.py)`", text):
-        assert (ROOT / name).exists(), name

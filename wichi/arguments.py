@@ -51,7 +51,7 @@ def leaf_aval(x: Any) -> Aval:
         return x.aval
     if isinstance(x, bool | int | float):
         return Aval((), np.dtype(type(x)), not isinstance(x, bool))
-    raise TypeError
+    raise TypeError(f"{type(x).__name__} is not an array or a number")
 
 
 def as_typed(x: Any, aval: Aval) -> Any:
@@ -66,14 +66,27 @@ def explain_leaves(fn: Any, leaves: Sequence[Any], treedef: pytree.TreeDef) -> N
         try:
             leaf_aval(x)
         except Exception:
-            kind = DtypeError if isinstance(x, complex) else ArgumentError
-            raise kind(
-                f"The argument {name} is {type(x).__name__}, not an array or a number.",
-                at=frames.describe(frames.user_where()),
-                because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
-                fix="give it to the function by closure or functools.partial, or make it numbers",
-            ) from None
+            refuse_leaf(f"The argument {name}", x)
     raise AssertionError("no leaf is at fault")
+
+
+def refuse_leaf(what: str, x: Any) -> NoReturn:
+    """Raise for a leaf that is no array and no number, with the way from another library's arrays."""
+    library = type(x).__module__.partition(".")[0]
+    name = type(x).__name__ if library in ("builtins", "wichi", "__main__") else f"{library}.{type(x).__name__}"
+    fix = "give it to the function by closure or functools.partial, or make it numbers"
+    if hasattr(x, "__dlpack__"):
+        fix = "give its numbers, without a copy: np.from_dlpack(x)"
+        if getattr(x, "requires_grad", False):
+            fix = "give its numbers, without a copy: x.detach().numpy()"
+    elif hasattr(x, "__array__"):
+        fix = "give its numbers: np.asarray(x)"
+    raise (DtypeError if isinstance(x, complex) else ArgumentError)(
+        f"{what} is {name}, not an array or a number.",
+        at=frames.describe(frames.user_where()),
+        because="arguments are trees (dict, list, tuple, dataclass, None) of arrays and numbers",
+        fix=fix,
+    ) from None
 
 
 def input_names(fn: Any, treedef: pytree.TreeDef) -> list[str]:

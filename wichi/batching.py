@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from wichi.trace.batch import vmap_values
 from wichi.trace.primitive import lead
 from wichi.trace.tracer import of_its_own, trace
 from wichi.transforms import AsItIs
+from wichi.travel import wraps
 
 Axes = Any  # an int, None, or a tree of these above the arguments
 
@@ -63,7 +63,7 @@ def vmap(
             fix="reduce over the batch axis of what vmap answers",
         )
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def batched(*args: Any, **kwargs: Any) -> Any:
         leaves, treedef = pytree.flatten((args, kwargs))
         names = input_names(fn, treedef)
@@ -91,7 +91,7 @@ def vmap(
         ]
         return pytree.unflatten(out_tree[0], placed)
 
-    return Transformed(batched, AsItIs("vmap"))
+    return Transformed(batched, AsItIs("vmap"), (vmap, (fn, in_axes, out_axes, None, axis_size)))
 
 
 def _axes_of_leaves(in_axes: Axes, args: Sequence[Any], kwargs: dict[str, Any], names: Sequence[str]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -14,13 +13,28 @@ from wichi.custom import _Custom, custom_jvp, custom_vjp
 from wichi.errors import ArgumentError, MissingRuleError
 from wichi.trace import callbacks, frames
 from wichi.trace.tracer import is_tracing
+from wichi.travel import wraps
 
 
 class BlackBox(_Custom):
     """What ``primitive`` answers: called like the function; ``defvjp`` or ``defjvp`` give its rule."""
 
     kind = "primitive"
-    _with_rule: _Custom | None = None
+    _with_rule: custom_jvp | custom_vjp | None = None
+
+    def __init__(self, boxed: Callable[..., Any], made_from: tuple[Callable[..., Any], Any]) -> None:
+        super().__init__(boxed)
+        self.made_from = made_from
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return primitive, self.made_from
+
+    def _contents(self) -> Any:
+        return self._with_rule and (type(self._with_rule), self.rules)
+
+    def _take(self, contents: Any) -> None:
+        kind, rules = contents
+        (self.defvjp if kind is custom_vjp else self.defjvp)(*rules)
 
     def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
         """The rule in reverse mode; see ``custom_vjp``. Forward mode transposes it."""
@@ -81,7 +95,7 @@ def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None)
     """
     name = getattr(fun, "__name__", type(fun).__name__)
 
-    @functools.wraps(fun)
+    @wraps(fun)
     def boxed(*args: Any) -> Any:
         leaves, tree = pytree.flatten(args)
         if not is_tracing():
@@ -107,4 +121,4 @@ def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None)
         operands = [as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]
         return pytree.unflatten(out_tree, callbacks.host(*operands, function=function))
 
-    return BlackBox(boxed)
+    return BlackBox(boxed, (fun, result))

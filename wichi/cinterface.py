@@ -6,7 +6,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,22 @@ from wichi.errors import ArgumentError, KernelError
 from wichi.trace import frames
 from wichi.traces import check_captures
 from wichi.transforms import jit
+from wichi.travel import examples, likeness
 
 if TYPE_CHECKING:
     from wichi.kernels.plans import Plan
 
+# Of C and C++: headers are for both.
+_C_KEYWORDS = frozenset([
+    "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch", "char",
+    "class", "compl", "concept", "const", "const_cast", "constexpr", "continue", "decltype", "default", "delete",
+    "do", "double", "dynamic_cast", "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend",
+    "goto", "if", "inline", "int", "long", "main", "mutable", "namespace", "new", "noexcept", "not", "not_eq",
+    "nullptr", "operator", "or", "or_eq", "private", "protected", "public", "register", "reinterpret_cast",
+    "requires", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "static_cast", "struct",
+    "switch", "template", "this", "thread_local", "throw", "true", "try", "typedef", "typeid", "typename", "union",
+    "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
+])  # fmt: skip
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "vector": (ctypes.c_double, [ctypes.c_int, ctypes.POINTER(ctypes.c_double)]),
     "filter": (
@@ -47,12 +59,23 @@ class CFunction:
     ctypes: Any
     signature: str
     _keep: Any = field(repr=False)
+    _made_from: tuple[Callable[..., Any], Any, str] = field(repr=False)
 
     def low_level_callable(self) -> Any:
         """As ``scipy.LowLevelCallable``, for ``quad``, ``nquad``, ``ndimage.generic_filter`` and their like."""
         from scipy import LowLevelCallable
 
         return LowLevelCallable(self.ctypes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self._made_from  # made anew where it is unpickled, at another address
+
+    def __deepcopy__(self, memo: Any) -> CFunction:
+        return self
+
+
+def _again(fn: Callable[..., Any], like: Any, style: str) -> CFunction:
+    return cfunc(fn, *examples(like), style=style)
 
 
 def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) -> CFunction:
@@ -97,11 +120,17 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
         "filter": "int f(double *buffer, intptr_t n, double *result, void *unused);",
     }[style]
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    return CFunction(address, kind(address), text, (engine, held, executable))
+    return CFunction(address, kind(address), text, (engine, held, executable), (fn, likeness(example_args), style))
 
 
 def export(
-    fn: Callable[..., Any], *example_args: Any, path: str | os.PathLike[str], shared: bool = False, native: bool = False
+    fn: Callable[..., Any],
+    *example_args: Any,
+    path: str | os.PathLike[str],
+    shared: bool = False,
+    native: bool = False,
+    blas: str = "cblas",
+    link: Sequence[str] = (),
 ) -> list[Path]:
     """Write ``fn``, compiled for arguments like these, as ``path.o`` and ``path.h``: plain C, no Python.
 
@@ -111,33 +140,43 @@ def export(
         path: where; its last part is the name of the C function.
         shared: also write ``path.so`` with the system's C compiler.
         native: use every instruction of this machine; else those that all machines of its kind have.
+        blas: how BLAS is called: "cblas" (``cblas_dgemm``), or "fortran" (``dgemm_``); LAPACK is always Fortran's.
+        link: of ``shared``: what the library is linked with, as the compiler takes it: ``["-lopenblas"]``.
 
     Returns:
         the files written.
 
     Raises:
-        ArgumentError: the name is no C identifier, or there is no C compiler for ``shared``.
+        ArgumentError: the name is no C identifier, ``blas`` is none of these, ``fn`` calls Python
+            (``wichi.primitive``), or there is no C compiler for ``shared``.
+        KernelError: the C compiler could not link the library; its words are in the message.
 
-    Arrays that ``fn`` holds are written into the file. Matrix products and factorisations are open symbols of BLAS and
-    LAPACK (``dgemm_``, 32-bit integers): link with any.
+    Arrays that ``fn`` holds are written into the file. Larger matrix products and factorisations are open symbols of
+    BLAS and LAPACK with 32-bit integers: link with any. The header names them, and says what each status means.
+    The C function allocates no memory of its own up to 16 KiB of working memory; beyond that it calls ``malloc``.
     """
-    from wichi.kernels import link, standalone
+    from wichi.kernels import link as machine
+    from wichi.kernels import open_blas, standalone
 
     target = Path(path)
     name = target.name
-    if not name.isidentifier():
-        raise ArgumentError(f"export: {name!r} is no name for a C function.", at=frames.describe(frames.user_where()))
+    at = frames.describe(frames.user_where())
+    if not (name.isidentifier() and name.isascii()) or name in _C_KEYWORDS:
+        raise ArgumentError(f"export: {name!r} is no name for a C function.", at=at)
+    if blas not in open_blas.STYLES:
+        raise ArgumentError(f"export: there is no blas={blas!r}; there are {', '.join(open_blas.STYLES)}.", at=at)
     _, found, names = _compiled(fn, example_args, native=False)
-    cpu, features = link.cpu() if native else ("", "")
+    cpu, features = machine.cpu() if native else ("", "")
     files = [target.with_suffix(".o"), target.with_suffix(".h")]
-    files[0].write_bytes(standalone.object_code(found, name, cpu, features))
-    files[1].write_text(standalone.header(name, found, names), encoding="utf-8")
+    code, left_open = standalone.object_code(found, name, cpu, features, blas)
+    files[0].write_bytes(code)
+    files[1].write_text(standalone.header(name, found, names, left_open), encoding="utf-8")
     if shared:
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
             raise ArgumentError("export: there is no C compiler to link a shared library with.", fix="install gcc")
         files.append(target.with_suffix(".so"))
-        command = [compiler, "-shared", "-o", str(files[-1]), str(files[0]), "-lm"]
+        command = [compiler, "-shared", "-o", str(files[-1]), str(files[0]), *link, "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise KernelError(f"{' '.join(command)} failed.", value=done.stderr.strip()[-500:])
@@ -163,7 +202,8 @@ def _compiled(fn: Callable[..., Any], args: tuple[Any, ...], native: bool = True
 
 def _identifier(name: str) -> str:
     plain = "".join(c if c.isalnum() else "_" for c in name).strip("_") or "x"
-    return f"x{plain}" if plain[0].isdigit() else plain
+    plain = plain if plain.isascii() else "x"
+    return f"x{plain}" if plain[0].isdigit() or plain in _C_KEYWORDS else plain
 
 
 def _all_doubles(found: Plan) -> bool:

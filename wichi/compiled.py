@@ -6,8 +6,6 @@ replays native code. On traced arguments it is inlined into the trace around it.
 
 from __future__ import annotations
 
-import functools
-import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -28,6 +26,7 @@ from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
 from wichi.trace.tracer import Tracer, trace
 from wichi.traces import CompiledTrace, Memory, Rewrite, Runnable, Signature
+from wichi.travel import Portable, wraps
 
 if TYPE_CHECKING:
     pass
@@ -42,22 +41,28 @@ _MOST_TRACES = 8  # kept for one signature: functions of equal code may hold dif
 _tables: WeakKeyDictionary[types.CodeType, dict[Rewrite, dict[Any, list[CompiledTrace]]]] = WeakKeyDictionary()
 
 
-class Transformed(Generic[P, R]):
+class Transformed(Portable, Generic[P, R]):
     """A function that wichi traces, transforms, compiles and runs. Made by ``jit``, ``grad`` and their like.
 
     Besides being called it can be looked at: ``f.graph(*args)`` is the IR, ``f.source(*args)`` the loop nests as
     Python, ``f.captured()`` what it holds besides its arguments.
     """
 
-    def __init__(self, fn: Callable[..., Any], rewrite: Rewrite) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        rewrite: Rewrite,
+        made_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ) -> None:
         if not callable(fn):
             raise ArgumentError(
                 f"{rewrite.name} needs a function, not {type(fn).__name__}.",
                 at=frames.describe(frames.user_where()),
                 fix=f"wichi.{rewrite.name}(f)(x), not wichi.{rewrite.name}(f(x))",
             )
-        functools.update_wrapper(self, fn)
+        wraps(fn)(self)
         self.__wrapped__ = fn
+        self._made_by = made_by or (Transformed, (fn, rewrite))
         self._rewrite = rewrite
         name = getattr(fn, "__name__", type(fn).__name__)
         self._name = "f" if name == "<lambda>" else name
@@ -179,14 +184,8 @@ class Transformed(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {self._name}>"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """By name where a module holds it (as a decorator puts it there), else as its function and its transform."""
-        found: Any = sys.modules.get(getattr(self, "__module__", ""))
-        for part in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, part, None)
-        if found is self:
-            return str(self.__qualname__)
-        return Transformed, (self.__wrapped__, self._rewrite)
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._made_by
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)

@@ -22,9 +22,10 @@ from wichi.trace.captured import dependencies
 from wichi.trace.evaluate import innermost
 from wichi.trace.ir import Aval, Graph, Var
 from wichi.trace.tracer import Tracer, is_tracing, standing_for, trace
+from wichi.travel import Portable, wraps
 
 
-class _Custom(abc.ABC):
+class _Custom(Portable, abc.ABC):
     """A function with a derivative of the user's own; see ``custom_jvp`` and ``custom_vjp``."""
 
     kind = ""
@@ -34,12 +35,21 @@ class _Custom(abc.ABC):
     def __init__(
         self, fun: Callable[..., Any], nondiff_argnums: int | Sequence[int] = (), nondiff_argnames: Sequence[str] = ()
     ) -> None:
-        functools.update_wrapper(self, fun)
+        wraps(fun)(self)
         self.__name__ = getattr(fun, "__name__", type(fun).__name__)
         self.fun = fun
         numbers = (nondiff_argnums,) if isinstance(nondiff_argnums, int) else tuple(nondiff_argnums)
         self.nondiff_argnums = _argnums(self.__name__, fun, numbers, tuple(nondiff_argnames))
         self.rules: tuple[Callable[..., Any], ...] = ()
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self), (self.fun, self.nondiff_argnums)
+
+    def _contents(self) -> Any:
+        return self.rules or None
+
+    def _take(self, contents: Any) -> None:
+        self.rules = contents
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)

@@ -23,6 +23,8 @@ class WichiError(Exception):
         because: str | None = None,
         fix: str | None = None,
     ) -> None:
+        # A finished message comes back where the exception is made again from it: unpickled, or by a framework.
+        what = what.removeprefix(f"[{self.code}] ")
         self.what, self.at, self.value, self.because, self.fix = what, at, value, because, fix
         parts = [f"[{self.code}] {what}"]
         parts += [f"  {name}: {text}" for name, text in

@@ -6,8 +6,10 @@ touches no other.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from wichi import control, pytree
 from wichi.arguments import leaf_aval
 from wichi.errors import ArgumentError, ShapeError
 from wichi.jacobians import jacfwd
+from wichi.kernels import interrupts
 from wichi.scipy.objective import Unraveller, flat
 from wichi.trace import frames
 from wichi.transforms import jit, value_and_grad
@@ -34,8 +37,8 @@ class BatchResult(NamedTuple):
         x: the parameters, a tree like ``p0s``.
         cost: half the sum of squares, or the value of the function.
         status: 1: the gradient is small; 2: the cost no longer changes; 3: the step is small; 0: ``max_rounds`` were
-            not enough; -1: the data or the function are not finite at the start; -2: the normal equations stayed
-            singular.
+            not enough; -1: the data or the function are not finite at the start, or wherever a step leads from where
+            it ended; -2: the normal equations stayed singular, or the slopes are not finite.
         rounds: how many were taken.
         cov: of ``least_squares_batch``: the covariance of the flat parameters, scaled by the variance of the residuals
             (nan where it does not exist); of ``minimize_batch``: None.
@@ -69,14 +72,17 @@ def least_squares_batch(
             answers a vector or a tree of residuals.
         p0s: where to begin, a tree of arrays whose first axis counts items.
         data: trees of arrays whose first axis counts items. What all items share comes by closure.
-        tolerance: relative, of the cost and of the step, and absolute of the gradient.
+        tolerance: of the gradient and of the change of the cost that a step promises, relative to the cost; of the
+            step, relative to the parameters.
         max_rounds: the most steps tried for an item.
         threads: over how many threads the batch is spread; the answers are the same bits.
         progress: show a bar.
 
     Raises:
         ShapeError: the batches differ in length.
+        DtypeError: parameters that are no floats.
         ArgumentError: more than 16 parameters.
+        KeyboardInterrupt: Ctrl-C ends the whole batch, also within its native loop; no results are left then.
 
     K. Madsen, H. B. Nielsen, O. Tingleff, "Methods for non-linear least squares problems", 2004, section 3.2,
     with MINPACK's scaling.
@@ -155,38 +161,50 @@ def _item(p0s: Any) -> tuple[int, Unraveller]:
 def _over_batch(
     fit: Callable[[Any], Any], p0s: Any, data: tuple[Any, ...], size: int, threads: int, progress: bool, named: Any
 ) -> Any:
+    at = frames.describe(frames.user_where())
     for x in pytree.leaves((p0s, data)):
         if leaf_aval(x).ndim == 0 or leaf_aval(x).shape[0] != size:
             raise ShapeError(
                 f"Arrays of {size} items and of shape {leaf_aval(x).shape} were given.",
-                at=frames.describe(frames.user_where()),
+                at=at,
                 because="the first axis of p0s and of all data counts items",
                 fix="what all items share comes by closure",
             )
+    if type(threads) is not int or threads < 1:
+        raise ArgumentError(f"threads={threads!r}, but the work is done by 1 thread or more.", at=at)
     # Its trace is found again by the code and the cells of `fit`; the whole batch is one native loop.
     run = jit(lambda rows: control.map(fit, rows))
     rows = (p0s, data)
-    if threads <= 1 and not progress:
+    if size == 0 or (threads == 1 and not progress):
         return run(rows)
-    parts = max(threads, min(size, 50 if progress else threads))
-    edges = np.linspace(0, size, parts + 1).astype(int)
+    # More parts than threads, for some items take longer than others.
+    edges = np.linspace(0, size, min(size, max(16 * threads, 50 if progress else 1)) + 1).astype(int)
     chunks = [
-        pytree.tree_map(lambda x, a=a, b=b: np.ascontiguousarray(x[a:b]), rows)
-        for a, b in itertools.pairwise(edges)
-        if b > a
+        pytree.tree_map(lambda x, a=a, b=b: np.ascontiguousarray(x[a:b]), rows) for a, b in itertools.pairwise(edges)
     ]
-    found: list[Any] = [run(chunks[0])] if chunks else []  # compiled before the threads begin
-    with ThreadPoolExecutor(max(1, min(threads, os.cpu_count() or 1))) as pool:
-        rest: Any = pool.map(run, chunks[1:])
-        if progress:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                raise ArgumentError("progress=True needs tqdm.", fix="pip install tqdm") from None
-
-            rest = tqdm(rest, total=len(chunks), initial=1, desc=getattr(named, "__name__", "fit"))
-        found += rest
+    bar = _bar(len(chunks), getattr(named, "__name__", "fit")) if progress else iter
+    found: list[Any] = []
+    working: list[int] = []
+    with ThreadPoolExecutor(
+        min(threads, os.cpu_count() or 1), initializer=lambda: working.append(threading.get_ident())
+    ) as pool:
+        try:
+            # The first alone: it is compiled before others begin. In a thread, so that Ctrl-C is heard here.
+            first = pool.submit(run, chunks[0])
+            found += bar(itertools.chain([first.result()], pool.map(run, chunks[1:])))
+        except BaseException:
+            with interrupts.stopping(working):
+                pool.shutdown(cancel_futures=True)
+            raise
     return pytree.tree_map(lambda *parts: np.concatenate(parts), *found)
+
+
+def _bar(count: int, name: str) -> Callable[[Any], Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ArgumentError("progress=True needs tqdm.", fix="pip install tqdm") from None
+    return functools.partial(tqdm, total=count, desc=name)
 
 
 # --- Levenberg and Marquardt -----------------------------------------------------------------------------------------
@@ -214,10 +232,12 @@ def _levenberg_marquardt(r: Callable[[Any], Any], p0: Any, tolerance: float, max
         gain = (cost - new_cost) / wnp.where(predicted > 0.0, predicted, 1.0)
         better = regular & (new_cost < cost) & (gain > 1e-4)
         small = wnp.max(wnp.abs(gradient)) <= tolerance * wnp.maximum(cost, 1e-300)
-        flat_cost = regular & (predicted <= tolerance * cost)
-        short = regular & (wnp.sum(change * change) <= tolerance**2 * (wnp.sum(p * p) + tolerance**2))
-        stuck = damping > 1e14
-        status = wnp.where(short, STEP, wnp.where(stuck, wnp.where(regular, STEP, SINGULAR), UNFINISHED))
+        # A step that grows short because it must not leave the domain has not converged.
+        well = regular & wnp.isfinite(new_cost)
+        flat_cost = well & (predicted <= tolerance * cost)
+        short = well & (wnp.sum(change * change) <= tolerance**2 * (wnp.sum(p * p) + tolerance**2))
+        stuck = wnp.where(regular, wnp.where(well, STEP, NOT_FINITE), SINGULAR)
+        status = wnp.where(short, STEP, wnp.where(damping > 1e14, stuck, UNFINISHED))
         status = wnp.where(small, GRADIENT, wnp.where(flat_cost, COST, status))
         eased = damping * wnp.maximum(1.0 / 3.0, 1.0 - (2.0 * wnp.clip(gain, 0.0, 2.0) - 1.0) ** 3)
         return {

@@ -39,6 +39,9 @@ class Spec:
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int | str, ...]) -> None:
         self.dtype, self.shape = dtype, shape
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Spec, (self.dtype, self.shape)
+
     def fixed(self) -> tuple[int, ...]:
         """The shape, if it has no names."""
         return tuple(n for n in self.shape if isinstance(n, int))

@@ -21,6 +21,7 @@ from wichi.errors import ArgumentError, DtypeError
 from wichi.linear import jvp, vjp
 from wichi.trace import frames
 from wichi.transforms import AsItIs, grad
+from wichi.travel import wraps
 
 
 def jacfwd(
@@ -49,7 +50,7 @@ def jacfwd(
 
     numbers = _numbers(argnums)
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         of_one, leaves, treedef = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacfwd")
         columns = []
@@ -69,7 +70,7 @@ def jacfwd(
         found = pytree.unflatten(out_tree, [pytree.unflatten(treedef, row) for row in rows])
         return (found, fn(*args, **kwargs)[1]) if has_aux else found
 
-    return Transformed(jacobian_of, AsItIs("jacfwd"))
+    return Transformed(jacobian_of, AsItIs("jacfwd"), (functools.partial(jacfwd, chunk=chunk), (fn, numbers, has_aux)))
 
 
 def jacrev(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Transformed[..., Any]:
@@ -84,7 +85,7 @@ def jacrev(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bo
 
     numbers = _numbers(argnums)
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         of_one, leaves, treedef = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacrev")
         out, pullback = vjp(of_one, *leaves)
@@ -106,7 +107,7 @@ def jacrev(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bo
         found = pytree.unflatten(out_tree, rows)
         return (found, fn(*args, **kwargs)[1]) if has_aux else found
 
-    return Transformed(jacobian_of, AsItIs("jacrev"))
+    return Transformed(jacobian_of, AsItIs("jacrev"), (jacrev, (fn, numbers, has_aux)))
 
 
 def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Transformed[..., Any]:
@@ -123,7 +124,7 @@ def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: 
 
     numbers = _numbers(argnums)
 
-    @functools.wraps(fn)
+    @wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         of_one, leaves, _ = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacobian")
         outs = pytree.leaves(of_one(*leaves))  # traced for its shapes; nothing of it is computed twice
@@ -131,7 +132,7 @@ def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: 
         chosen = jacfwd if inputs <= outputs else jacrev
         return chosen(fn, numbers, has_aux)(*args, **kwargs)
 
-    return Transformed(jacobian_of, AsItIs("jacobian"))
+    return Transformed(jacobian_of, AsItIs("jacobian"), (jacobian, (fn, numbers, has_aux)))
 
 
 def hessian(

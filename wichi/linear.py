@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,9 @@ def linearize(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> t
     results = first([*leaves, *found.captured])
     outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
 
-    def push(*tangents: Any) -> Any:
-        names = input_names(fn, pytree.flatten((primals, {}))[1])
-        dots = _fitting("tangents of linearize", tangents, primals, names)
-        moved = second([*residuals, *(as_typed(dots[i], graph.ins[i].aval) for i in which)])
-        return pytree.unflatten(main_tree, _with_zeros([o.aval for o in graph.outs[:count]], moved))
-
+    names = input_names(fn, pytree.flatten((primals, {}))[1])
+    ins, of_result = [v.aval for v in graph.ins[: len(leaves)]], [o.aval for o in graph.outs[:count]]
+    push = _Push(second, residuals, primals, names, ins, of_result, main_tree)
     main = pytree.unflatten(main_tree, outs[:count])
     return (main, push) if aux_tree is None else (main, push, pytree.unflatten(aux_tree, outs[count:]))
 
@@ -117,14 +115,47 @@ def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[A
     outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
     main = pytree.unflatten(main_tree, outs[:count])
 
-    def pullback(cotangent: Any) -> tuple[Any, ...]:
-        cts = _fitting("cotangent of vjp", cotangent, main, ["result" + p for p in pytree.paths(main_tree)])
-        floats = [as_typed(c, o.aval) for c, o in zip(cts, graph.outs, strict=False) if o.aval.dtype.kind == "f"]
-        bars = _with_zeros([v.aval for v in graph.ins[: len(leaves)]], second([*residuals, *floats]))
-        gradients: tuple[Any, ...] = pytree.unflatten(pytree.flatten(primals)[1], bars)
-        return gradients
-
+    ins, of_result = [v.aval for v in graph.ins[: len(leaves)]], [o.aval for o in graph.outs[:count]]
+    pullback = _Pullback(second, residuals, main, ins, of_result, pytree.flatten(primals)[1])
     return (main, pullback) if aux_tree is None else (main, pullback, pytree.unflatten(aux_tree, outs[count:]))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Push:
+    """What ``linearize`` answers: it pickles and copies, with what it keeps of the point."""
+
+    second: Runnable
+    residuals: list[Any]
+    primals: tuple[Any, ...]
+    names: Sequence[str]
+    ins: list[Aval]
+    of_result: list[Aval]
+    tree: pytree.TreeDef
+
+    def __call__(self, *tangents: Any) -> Any:
+        dots = _fitting("tangents of linearize", tangents, self.primals, self.names)
+        floats = [as_typed(d, a) for d, a in zip(dots, self.ins, strict=True) if a.dtype.kind == "f"]
+        return pytree.unflatten(self.tree, _with_zeros(self.of_result, self.second([*self.residuals, *floats])))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Pullback:
+    """What ``vjp`` answers; as ``_Push``."""
+
+    second: Runnable
+    residuals: list[Any]
+    result: Any
+    ins: list[Aval]
+    of_result: list[Aval]
+    tree: pytree.TreeDef
+
+    def __call__(self, cotangent: Any) -> tuple[Any, ...]:
+        names = ["result" + p for p in pytree.paths(pytree.flatten(self.result)[1])]
+        cts = _fitting("cotangent of vjp", cotangent, self.result, names)
+        floats = [as_typed(c, a) for c, a in zip(cts, self.of_result, strict=True) if a.dtype.kind == "f"]
+        bars = _with_zeros(self.ins, self.second([*self.residuals, *floats]))
+        gradients: tuple[Any, ...] = pytree.unflatten(self.tree, bars)
+        return gradients
 
 
 def _main_and_aux(tree: pytree.TreeDef, has_aux: bool) -> tuple[pytree.TreeDef, pytree.TreeDef | None]:

@@ -16,6 +16,7 @@ from wichi.freesizes import Spec, compile_free, names_in
 from wichi.trace import frames
 from wichi.traces import check_captures
 from wichi.transforms import jit
+from wichi.travel import Likeness
 
 if TYPE_CHECKING:
     from wichi.kernels.bridge import Callee
@@ -53,6 +54,7 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     Functions that call it may be kept by numba's own disk cache (``cache=True``) if ``fn`` has a name in a module: they
     hold the name of a slot, which is filled when ``wichi.njit`` runs, so they call the function as it is then, also
     when it has changed in another file. Of lambdas and closures numba says that it cannot keep their callers.
+    Pickled, alone or with a numba function that calls it, it is made anew where it is unpickled.
 
     >>> import numba
     >>> gradient = wichi.njit(wichi.grad(lambda x: np.sum(x**2)), np.ones(3))
@@ -77,7 +79,17 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     abi = [f"{a.dtype}{s}" for a, s in zip(found.plan.inputs, found.inputs, strict=False)]
     abi += [f"{a.dtype}{a.ndim}" for a in found.plan.outputs]
     slot = _slot(transformed, ":".join([*abi, result, str(len(found.plan.constants))]))
-    return numba_function(found, slot, name, parameters, inputs, result)
+    function = numba_function(found, slot, name, parameters, inputs, result)
+    # numba pickles a function as its Python code and all that this refers to: here addresses of this process.
+    like = pytree.tree_map(lambda x: x if isinstance(x, Spec) else Likeness(leaf_aval(x)), example_args)
+    made_from = (fn, like)
+    function.__reduce_ex__ = lambda protocol: (_again, made_from)
+    function.__deepcopy__ = lambda memo: function
+    return function
+
+
+def _again(fn: Callable[..., Any], like: Any) -> Any:
+    return njit(fn, *pytree.tree_map(lambda x: x if isinstance(x, Spec) else x.example(), like))
 
 
 def _callee(transformed: Transformed[..., Any], name: str, leaves: list[Any], treedef: pytree.TreeDef) -> Callee:

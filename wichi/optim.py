@@ -14,6 +14,7 @@ array([0.99, 0.99])
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -57,15 +58,7 @@ def sgd(learning_rate: Rate) -> Optimizer:
     >>> params
     0.8
     """
-
-    def init(params: Any) -> State:
-        return State(np.int64(0), ())
-
-    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
-        rate = _rate(learning_rate, state.count)
-        return tree_map(lambda p, g: p - rate * g, params, grads), State(state.count + 1, ())
-
-    return Optimizer(init, update)
+    return Optimizer(functools.partial(_begin, 0), functools.partial(_sgd, learning_rate))
 
 
 def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) -> Optimizer:
@@ -73,17 +66,7 @@ def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) ->
 
     I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
     """
-
-    def init(params: Any) -> State:
-        return State(np.int64(0), (_zeros(params),))
-
-    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
-        rate = _rate(learning_rate, state.count)
-        velocity = tree_map(lambda v, g: decay * v + g, state.averages[0], grads)
-        step = tree_map(lambda v, g: g + decay * v, velocity, grads) if nesterov else velocity
-        return tree_map(lambda p, s: p - rate * s, params, step), State(state.count + 1, (velocity,))
-
-    return Optimizer(init, update)
+    return Optimizer(functools.partial(_begin, 1), functools.partial(_momentum, learning_rate, decay, nesterov))
 
 
 def adam(learning_rate: Rate, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:
@@ -99,25 +82,45 @@ def adamw(
     I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2 (as in PyTorch, the
     decay is scaled by the learning rate).
     """
+    settings = (learning_rate, beta1, beta2, epsilon, weight_decay)
+    return Optimizer(functools.partial(_begin, 2), functools.partial(_adamw, *settings))
 
-    def init(params: Any) -> State:
-        return State(np.int64(0), (_zeros(params), _zeros(params)))
 
-    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
-        rate, count = _rate(learning_rate, state.count), state.count + 1
-        first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.averages[0], grads)
-        second = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.averages[1], grads)
-        # Both averages start at zero; dividing by these undoes the bias.
-        bias1, bias2 = 1 - beta1 ** (count * 1.0), 1 - beta2 ** (count * 1.0)
+# --- their parts: functions of the module with the settings before the arguments, so that optimisers pickle ----------
+def _begin(averages: int, params: Any) -> State:
+    return State(np.int64(0), tuple(_zeros(params) for _ in range(averages)))
 
-        def moved(p: Any, m: Any, v: Any) -> Any:
-            kept = p * (1 - rate * weight_decay) if weight_decay else p
-            step = rate * (m / _like(bias1, m)) / (np.sqrt(v / _like(bias2, v)) + epsilon)
-            return kept - step
 
-        return tree_map(moved, params, first, second), State(count, (first, second))
+def _sgd(learning_rate: Rate, grads: Any, state: State, params: Any) -> tuple[Any, State]:
+    rate = _rate(learning_rate, state.count)
+    return tree_map(lambda p, g: p - rate * g, params, grads), State(state.count + 1, ())
 
-    return Optimizer(init, update)
+
+def _momentum(
+    learning_rate: Rate, decay: float, nesterov: bool, grads: Any, state: State, params: Any
+) -> tuple[Any, State]:
+    rate = _rate(learning_rate, state.count)
+    velocity = tree_map(lambda v, g: decay * v + g, state.averages[0], grads)
+    step = tree_map(lambda v, g: g + decay * v, velocity, grads) if nesterov else velocity
+    return tree_map(lambda p, s: p - rate * s, params, step), State(state.count + 1, (velocity,))
+
+
+def _adamw(
+    learning_rate: Rate, beta1: float, beta2: float, epsilon: float, weight_decay: float,
+    grads: Any, state: State, params: Any,
+) -> tuple[Any, State]:  # fmt: skip
+    rate, count = _rate(learning_rate, state.count), state.count + 1
+    first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.averages[0], grads)
+    second = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.averages[1], grads)
+    # Both averages start at zero; dividing by these undoes the bias.
+    bias1, bias2 = 1 - beta1 ** (count * 1.0), 1 - beta2 ** (count * 1.0)
+
+    def moved(p: Any, m: Any, v: Any) -> Any:
+        kept = p * (1 - rate * weight_decay) if weight_decay else p
+        step = rate * (m / _like(bias1, m)) / (np.sqrt(v / _like(bias2, v)) + epsilon)
+        return kept - step
+
+    return tree_map(moved, params, first, second), State(count, (first, second))
 
 
 def _like(number: Any, beside: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ from wichi.trace.evaluate import innermost
 from wichi.trace.ir import Eqn
 from wichi.trace.primitive import Product, aval_of
 from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.travel import Portable, wraps
 
 
 def products_saveable(eqn: Eqn) -> bool:
@@ -48,10 +49,26 @@ def checkpoint(
     """
     check_callable("checkpoint", fun=fun)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    return _Checkpointed(fun, policy, numbers)
 
-    @functools.wraps(fun)
-    def apart(*args: Any, **kwargs: Any) -> Any:
-        static = {_argument(i, len(args)): args[i] for i in numbers}
+
+class _Checkpointed(Portable):
+    """What ``checkpoint`` answers."""
+
+    def __init__(self, fun: Callable[..., Any], policy: Callable[[Eqn], bool] | None, numbers: tuple[int, ...]) -> None:
+        wraps(fun)(self)
+        self.__wrapped__ = fun
+        self.policy, self.static_argnums = policy, numbers
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return checkpoint, (self.__wrapped__, self.policy, self.static_argnums)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        fun = self.__wrapped__
+        static = {_argument(i, len(args)): args[i] for i in self.static_argnums}
         given = tuple(a for i, a in enumerate(args) if i not in static)
         leaves, tree = pytree.flatten((given, kwargs))
         box = innermost(leaves)
@@ -72,10 +89,8 @@ def checkpoint(
         traced: Traced = trace(flat, avals, name="checkpoint")
         graph, extra = with_consts(traced, len(leaves), in_front=False)
         operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
-        outs = bind_graph(calls.call, operands, graph=graph, policy=policy)
+        outs = bind_graph(calls.call, operands, graph=graph, policy=self.policy)
         return pytree.unflatten(out_tree[0], as_results(graph, outs, operands))
-
-    return apart
 
 
 def _argument(i: int, count: int) -> int:

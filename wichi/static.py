@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError
 from wichi.trace import frames
+from wichi.travel import Portable, wraps
 
 _MOST_VALUES = 1000  # kept for one function; the oldest go first
 
@@ -18,18 +18,19 @@ def transformed(
     fn: Callable[..., Any],
     static_argnums: int | Sequence[int],
     make: Callable[[Callable[..., Any], Callable[[int], int]], Transformed[..., Any]],
+    made_by: tuple[Callable[..., Any], tuple[Any, ...]],
     static_argnames: str | Sequence[str] = (),
 ) -> Any:
     """``make`` of ``fn`` with its static arguments given, by position or by name.
 
     ``make(function, moved)`` transforms a function of the other arguments; ``moved`` answers where an argument of
-    ``fn`` stands among them.
+    ``fn`` stands among them. ``made_by``: the public function and its arguments, of which this is the answer.
     """
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     if not numbers and not names:
         return make(fn, lambda i: i)
-    return _Static(fn, numbers, names, make)
+    return _Static(fn, numbers, names, make, made_by)
 
 
 def _parameters(fn: Callable[..., Any]) -> tuple[list[str], bool, set[str]]:
@@ -42,12 +43,14 @@ def _parameters(fn: Callable[..., Any]) -> tuple[list[str], bool, set[str]]:
     return positional, any(p.kind is p.VAR_KEYWORD for p in parameters), {p.name for p in parameters}
 
 
-class _Static:
+class _Static(Portable):
     """A transformed function some of whose arguments choose the trace."""
 
-    def __init__(self, fn: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...], make: Any) -> None:
-        functools.update_wrapper(self, fn)
-        self._fn, self._numbers, self._make = fn, numbers, make
+    def __init__(
+        self, fn: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...], make: Any, made_by: Any
+    ) -> None:
+        wraps(fn)(self)
+        self._fn, self._numbers, self._make, self._made_by = fn, numbers, make, made_by
         positional, open_ended, known = _parameters(fn)
         for name in names:
             if name not in known and not open_ended:
@@ -59,6 +62,10 @@ class _Static:
         self._of_names = {positional.index(n) for n in names if n in positional}
         self._names = {*names, *(positional[i] for i in numbers if -len(positional) <= i < len(positional))}
         self._made: dict[Any, Transformed[..., Any]] = {}
+
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        made: tuple[Callable[..., Any], tuple[Any, ...]] = self._made_by
+        return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         found, rest, named = self._of(args, kwargs)
@@ -104,12 +111,12 @@ class _Static:
         if found is None:
             fn, fixed = self._fn, {i: args[i] for i in numbers}
 
-            @functools.wraps(fn)
+            @wraps(fn)
             def bound(*rest: Any, **kwargs: Any) -> Any:
                 others = iter(rest)
                 return fn(*[fixed[i] if i in fixed else next(others) for i in range(count)], **by_name, **kwargs)
 
-            del bound.__wrapped__  # its signature is another
+            bound.__dict__.pop("__wrapped__")  # its signature is another
             others = [i for i in range(count) if i not in fixed]
 
             def moved(i: int) -> int:

@@ -399,6 +399,17 @@ class Tensor(Methods):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self._data, dtype, copy=copy)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The numbers for ``torch.from_dlpack`` and its like, in the tensor's own memory; see ``numpy.ndarray``.
+
+        What is written there goes unnoticed, as writes into ``x.data`` do.
+        """
+        return self._data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._data.__dlpack_device__()
+        return device
+
     def __float__(self) -> float:
         frame = frames.user_frame()
         text = (frames.segment(frame) if frame else None) or ""

@@ -30,6 +30,9 @@ class Runnable:
     executable: Executable | None = None
     donated: dict[int, int] = field(default_factory=dict)  # results that are written into inputs
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Runnable, (self.graph, None, self.donated)  # machine code stays at home
+
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """The outputs on arrays, computed natively; on traced values, as traced values."""
         if any(isinstance(x, Tracer) for x in values):

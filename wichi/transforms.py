@@ -180,6 +180,7 @@ def jit(
         fn,
         static_argnums,
         lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated)))),
+        (jit, (fn, static_argnums, donate_argnums, static_argnames)),
         static_argnames,
     )
     return made
@@ -216,7 +217,9 @@ def grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("grad", new, has_aux, allow_unused))
 
-    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(
+        fn, static_argnums, make, (grad, (fn, argnums, has_aux, allow_unused, static_argnums))
+    )
     return made
 
 
@@ -239,7 +242,9 @@ def value_and_grad(
         new = moved(numbers) if isinstance(numbers, int) else tuple(map(moved, numbers))
         return Transformed(f, _Differentiate("value_and_grad", new, has_aux, allow_unused))
 
-    made: Transformed[..., Any] = static.transformed(fn, static_argnums, make)
+    made: Transformed[..., Any] = static.transformed(
+        fn, static_argnums, make, (value_and_grad, (fn, argnums, has_aux, allow_unused, static_argnums))
+    )
     return made
 
 

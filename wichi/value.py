@@ -58,6 +58,9 @@ class Value(Tensor):
     def grad(self, value: Any) -> None:
         self._grad = np.array(float(value))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (float(super().__reduce__()[1][0]), self.label)
+
     def __repr__(self) -> str:
         label = f", label={self.label!r}" if self.label else ""
         return f"Value(data={self.data:.6g}, grad={self.grad:.6g}{label})"

@@ -7,7 +7,6 @@ thread pool, 64-bit integers), then SciPy's ``cython_blas`` (32-bit integers).
 from __future__ import annotations
 
 import ctypes
-import functools
 import glob
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wichi.errors import KernelError
+from wichi.kernels.once import once
 
 _LAPACK = tuple(f"{kind}{name}" for name in ("getrf", "getrs", "potrf") for kind in "ds")
 ROUTINES = tuple(f"{kind}{name}" for name in ("gemm", "gemv", "trsm") for kind in "ds") + _LAPACK
@@ -30,7 +30,7 @@ class Provider:
     integer_bits: int
 
 
-@functools.cache
+@once
 def provider() -> Provider:
     """The BLAS of this process.
 

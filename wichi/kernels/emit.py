@@ -491,7 +491,10 @@ class NestEmitter:
         self.innermost = outer
         following = b.add(counter, _I64(step), flags=("nsw", "nuw"))
         counter.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed("<", following, stop), body, after)
+        goes_on = b.icmp_signed("<", following, stop)
+        if any(isinstance(x, Poll) for x in walk(s.body)):  # an interrupted round is the last one
+            goes_on = b.and_(goes_on, b.icmp_signed("==", b.load(self.status), _I64(0)))
+        b.cbranch(goes_on, body, after)
         b.position_at_end(after)
 
     def repeat(self, s: While) -> None:

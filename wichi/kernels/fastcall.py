@@ -8,7 +8,6 @@ self-test, ``available()`` is False and calls go the plain way; ``WICHI_CALL=pla
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import struct
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 
 from wichi.config import config, debugging
 from wichi.kernels import cache, door, results
+from wichi.kernels.once import once
 from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
 
@@ -114,7 +114,7 @@ def make_door(
     head[door.CELLS], head[door.NAMES], head[door.ARRAYS] = len(cells) // 2, len(names) // 3, arguments
     head[door.YES], head[door.NO] = id(True), id(False)
     head[door.GET_ITEM], head[door.INCREF] = _symbol("PyDict_GetItem"), _symbol("Py_IncRef")
-    if not small:
+    if not small or plan.interruptible:
         head[door.SAVE], head[door.RESTORE] = _symbol("PyEval_SaveThread"), _symbol("PyEval_RestoreThread")
     table = np.array([*head, *cells, *names, *records], np.int64)
     definition = _MethodDef(b"program", _native_entry()[0], _METH_FASTCALL, None)
@@ -210,7 +210,7 @@ def _new_builtin(definition: _MethodDef, table: np.ndarray[Any, Any]) -> Callabl
     return builtin
 
 
-@functools.cache
+@once
 def _native_entry() -> tuple[int, Any]:
     """The address of the entry, from disk or compiled."""
     key = cache.key_of("".join((Path(__file__).parent / name).read_text() for name in ("door.py", "door_native.py")))
@@ -228,7 +228,7 @@ def _native_entry() -> tuple[int, Any]:
     return linked.address, linked
 
 
-@functools.cache
+@once
 def available() -> bool:
     """Whether the entry may be used here: an allow-list, and a test of every field that it reads."""
     listed = (

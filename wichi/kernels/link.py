@@ -7,7 +7,6 @@ numba's own helpers, say) links without complaint and crashes when it is called.
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import llvmlite.binding as llvm
 
 from wichi.kernels import blas
 from wichi.kernels.cache import ObjectCode
+from wichi.kernels.once import once
 
 # The C library's mathematics, what LLVM itself calls for plain memory work, and BLAS under our own names.
 _LIBM = (
@@ -44,7 +44,7 @@ def native_program(address: int, keep: Any) -> NativeProgram:
     return NativeProgram(_PROTOTYPE(address), address, keep)
 
 
-@functools.cache
+@once
 def _machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -63,7 +63,7 @@ def fuses(features: str) -> bool:
     return not x86 or "+fma" in features.split(",")
 
 
-@functools.cache
+@once
 def host() -> Any:
     """Code for this machine's processor. Position-independent, so that constants are read beside the code."""
     name, features = cpu()
@@ -135,7 +135,7 @@ def _load(code: bytes, exports: Sequence[str], addresses: Mapping[str, int | Non
 _numbers = itertools.count()  # names of libraries must differ
 
 
-@functools.cache
+@once
 def _linker() -> Any:
     return llvm.create_lljit_compiler(
         _machine().create_target_machine(reloc="pic", codemodel="small"), use_jit_link=True
@@ -156,7 +156,7 @@ def process_symbol(name: str) -> int | None:
         return None
 
 
-@functools.cache
+@once
 def _loaded() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 

@@ -5,6 +5,7 @@ The C functions hold no state. What a call needs to work with lies on its stack,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,17 +14,25 @@ import numpy as np
 from llvmlite import ir
 
 from wichi.errors import ArgumentError
-from wichi.kernels import link
+from wichi.kernels import link, open_blas
 from wichi.kernels.emit import emit_program
 from wichi.kernels.plans import Plan
 from wichi.kernels.program import dense
 from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.callbacks import HostFunction
+from wichi.trace.ir import Eqn
 
 _I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 _BYTES = _I8.as_pointer()
 _ON_STACK = 1 << 14  # bytes of working memory that a call takes from its stack
 _NO_MEMORY = -2
+_FAILURES = {
+    "index": "an index is outside its axis",
+    "singular": "a matrix is singular",
+    "definite": "a matrix is not positive definite",
+    "host": "a Python function raised an exception",
+    "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",
+}
 STYLES = ("pointers", "scalars", "vector", "filter")
 
 
@@ -43,8 +52,11 @@ def assemble_call(plan: Plan, entry: int, style: str) -> tuple[Any, Any]:
     return link.assemble(str(module), "f", calls=("malloc", "free")), held
 
 
-def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
-    """An object file with the C function ``name`` (style "pointers"). BLAS stays open, under Fortran's names."""
+def object_code(plan: Plan, name: str, cpu: str, features: str, blas: str) -> tuple[bytes, list[str]]:
+    """An object file with the C function ``name`` (style "pointers"), and the names of BLAS and LAPACK it leaves open.
+
+    ``blas``: one of ``open_blas.STYLES``.
+    """
     if any(isinstance(x, HostFunction) for x in plan.numbers):
         raise ArgumentError(
             "export: the function calls a Python function (wichi.primitive), which a C program has not.",
@@ -62,19 +74,15 @@ def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
         return b.call(program, [table, b.bitcast(sizes, words), b.bitcast(numbers, words)])
 
     _write(module, name, plan, "pointers", lambda b: [b.ptrtoint(x, _I64) for x in held], call)
-    text = str(module)
-    for routine in ("gemm", "gemv", "trsm", "getrf", "getrs", "potrf"):
-        for letter in "ds":
-            text = text.replace(f'@"wichi_{letter}{routine}"', f'@"{letter}{routine}_"')
+    left_open = open_blas.define(module, blas)
     link.cpu()  # initialises LLVM's targets
-    parsed = llvm.parse_assembly(text)
+    parsed = llvm.parse_assembly(str(module))
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
     )
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(parsed, builder)
-    code: bytes = machine.emit_object(parsed)
-    return code
+    return machine.emit_object(parsed), left_open
 
 
 def _words(module: ir.Module, name: str, x: np.ndarray[Any, Any]) -> ir.GlobalVariable:
@@ -147,6 +155,10 @@ def _write(
         b.ret(b.select(well, b.load(slot), _F64(float("nan"))))
 
 
+def _of_line(eqn: Eqn) -> str:
+    return f", line {eqn.where.line} of {os.path.basename(eqn.where.file)}" if eqn.where is not None else ""
+
+
 def c_type(dtype: np.dtype[Any]) -> str:
     """The C type of an element."""
     if dtype.kind == "f":
@@ -156,18 +168,22 @@ def c_type(dtype: np.dtype[Any]) -> str:
     return f"{'u' if dtype.kind == 'u' else ''}int{8 * dtype.itemsize}_t"
 
 
-def header(name: str, plan: Plan, names: Sequence[str]) -> str:
+def header(name: str, plan: Plan, names: Sequence[str], left_open: Sequence[str] = ()) -> str:
     """The C header of an exported function."""
     shapes = [f"{n}: {a}" for n, a in zip(names, (*plan.inputs, *plan.outputs), strict=True)]
     lines = [f"const {c_type(a.dtype)} *{n}" for n, a in zip(names, plan.inputs, strict=False)]
     lines += [f"{c_type(a.dtype)} *{n}" for n, a in zip(names[len(plan.inputs) :], plan.outputs, strict=True)]
-    failures = [f"   {i}: {what} ({eqn.prim.name})" for i, (what, eqn) in enumerate(plan.failures, 1)]
+    failures = [
+        f"   {i}: {_FAILURES[what]} ({eqn.prim.name}{_of_line(eqn)})" for i, (what, eqn) in enumerate(plan.failures, 1)
+    ]
     text = [
         "/* Written by wichi. Arrays are dense, in C order, of the sizes below; none may overlap a result.",
         "   The function keeps no state and may be called from any thread. It answers",
         "   0: well",
         *failures,
         f"   {_NO_MEMORY}: no memory",
+        "   After another answer than 0 the results hold no meaning; nothing beyond them was written.",
+        *([f"   Link with what defines {', '.join(left_open)} (32-bit integers), and libm."] if left_open else []),
         *(f"   {s}" for s in shapes),
         "*/",
     ]

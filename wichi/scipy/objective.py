@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,11 +11,13 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.arguments import leaf_aval
-from wichi.errors import ArgumentError, DtypeError
+from wichi.arguments import leaf_aval, refuse_leaf
+from wichi.errors import ArgumentError, DtypeError, NonScalarError, ShapeError
 from wichi.jacobians import hessian, hvp, jacobian
 from wichi.trace import frames
+from wichi.trace.ir import Aval
 from wichi.transforms import jit, value_and_grad
+from wichi.travel import Likeness, examples
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -23,7 +27,7 @@ class Unraveller:
 
     def __init__(self, tree: Any, what: str = "x0") -> None:
         leaves, self.tree = pytree.flatten(tree)
-        self.avals = [leaf_aval(x) for x in leaves]
+        self.avals = [_aval(x, f"{what}{path}") for x, path in zip(leaves, pytree.paths(self.tree), strict=True)]
         for path, aval in zip(pytree.paths(self.tree), self.avals, strict=True):
             if aval.dtype.kind != "f" and not aval.weak:
                 raise DtypeError(
@@ -32,6 +36,9 @@ class Unraveller:
                     fix="make it a float: np.asarray(x, float)",
                 )
         self.offsets = np.cumsum([0, *(a.size for a in self.avals)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (pytree.unflatten(self.tree, [Likeness(a) for a in self.avals]),)
 
     @property
     def size(self) -> int:
@@ -52,8 +59,19 @@ class Unraveller:
         return np.concatenate([p.ravel() for p in parts]) if parts else np.empty(0)
 
     def __call__(self, vector: Any) -> Any:
-        """The tree of a vector; plain or traced."""
-        if len(self.avals) == 1 and self.tree.is_leaf() and self.avals[0].ndim == 1:
+        """The tree of a vector; plain or traced.
+
+        Raises:
+            ShapeError: it is no vector of as many numbers.
+        """
+        shape = leaf_aval(vector).shape
+        if shape != (self.size,):
+            raise ShapeError(
+                f"An array of shape {shape} was given where x0 has {self.size} numbers.",
+                at=frames.describe(frames.user_where()),
+                because="the function was made for vectors like the one that x0 makes",
+            )
+        if self.is_vector:
             return vector
         parts = [
             wnp.reshape(vector[a:b], aval.shape)
@@ -61,11 +79,57 @@ class Unraveller:
         ]
         return pytree.unflatten(self.tree, parts)
 
+    def plain(self, vector: Any) -> Any:
+        """The tree of an array, with 0-d leaves as NumPy's scalars."""
+        tree = self(np.asarray(vector, float))
+        return pytree.tree_map(lambda x: x[()] if isinstance(x, np.ndarray) and not x.ndim else x, tree)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the tree is the vector itself."""
+        return len(self.avals) == 1 and self.tree.is_leaf() and self.avals[0].ndim == 1
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each number: ``a``, ``b[1]``, ``layers[0].w[2, 3]``."""
+        found = []
+        for path, aval in zip(pytree.paths(self.tree), self.avals, strict=True):
+            name = re.sub(r"^\['(\w+)'\]|^\.", r"\1", path) or "x"
+            name = name if not name.startswith("[") else f"x{name}"
+            places = itertools.product(*map(range, aval.shape))
+            found += [f"{name}[{', '.join(map(str, place))}]" if place else name for place in places]
+        return found
+
+
+def _aval(x: Any, what: str) -> Aval:
+    try:
+        return leaf_aval(x)
+    except TypeError:
+        refuse_leaf(what, x)
+
+
+def _again(like: Any) -> Unraveller:
+    return Unraveller(examples(like))
+
 
 def flat(tree: Any) -> Any:
     """A tree of results as one vector."""
     leaves = [wnp.reshape(wnp.asarray(x), (-1,)) for x in pytree.leaves(tree)]
+    if not leaves:
+        raise ArgumentError(
+            "The function answers no numbers.",
+            at=frames.describe(frames.user_where()),
+            because="its result is None or an empty tree",
+            fix="return an array, a number, or a tree of them",
+        )
     return leaves[0] if len(leaves) == 1 else wnp.concatenate(leaves)
+
+
+def _named_like(f: Callable[..., Any], of_vector: Callable[..., Any]) -> str:
+    """Gives a function of vectors the name of the user's, for messages."""
+    name = getattr(f, "__name__", type(f).__name__)
+    of_vector.__name__ = name
+    return str(name)
 
 
 class Objective:
@@ -74,32 +138,37 @@ class Objective:
     ``evaluations`` counts the runs of the compiled function.
     """
 
-    def __init__(self, f: Callable[..., Any], unravel: Unraveller, args: Sequence[Any] = ()) -> None:
-        self.evaluations = 0
+    def __init__(self, f: Callable[..., Any], unravel: Unraveller, args: Sequence[Any] = (), start: Any = None) -> None:
+        self.evaluations, self._made_from = 0, (f, unravel, args, start)
+        self.unravel, self.start = unravel, start
 
         def of_vector(v: Any) -> Any:
             return f(unravel(v), *args)
 
-        self.function = of_vector
+        self.function, self._name = of_vector, _named_like(f, of_vector)
         self._both = value_and_grad(of_vector, allow_unused=True)
-        self._hessian, self._last = hessian(of_vector), np.empty(0)
+        self._alone, self._hessian = jit(of_vector), hessian(of_vector)
         self._hvp = jit(lambda v, p: hvp(of_vector, (v,), (p,)))
-        self._value, self._gradient = float("nan"), np.empty(0)
+        # The last point with its value and gradient, replaced as a whole: solvers may ask from several threads.
+        self._last: tuple[bytes, float, Vector] | None = None
 
-    def _at(self, v: Vector) -> None:
-        if not np.array_equal(v, self._last):
-            v = np.array(v, float)  # a copy: solvers write into their vectors
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_from  # workers of a solver count their own evaluations
+
+    def _at(self, v: Any) -> tuple[float, Vector]:
+        v = np.array(v, float)  # a copy: solvers write into their vectors
+        key, last = v.tobytes(), self._last  # by bits: a function may tell 0.0 from -0.0
+        if last is None or key != last[0]:
             value, gradient = self._both(v)
             self.evaluations += 1
-            self._last, self._value, self._gradient = v, float(value), np.asarray(gradient)
+            last = self._last = (key, float(value), np.asarray(gradient))
+        return last[1], last[2]
 
     def fun(self, v: Vector) -> float:
-        self._at(v)
-        return self._value
+        return self._at(v)[0]
 
     def jac(self, v: Vector) -> Vector:
-        self._at(v)
-        return self._gradient.copy()
+        return self._at(v)[1].copy()
 
     def hess(self, v: Vector) -> Vector:
         return np.asarray(self._hessian(np.array(v, float)))
@@ -107,31 +176,98 @@ class Objective:
     def hessp(self, v: Vector, p: Vector) -> Vector:
         return np.asarray(self._hvp(np.array(v, float), np.array(p, float)))
 
+    def value(self, v: Vector) -> float:
+        """The value alone, for methods that ask for no gradient."""
+        found = self._alone(np.array(v, float))
+        self.evaluations += 1
+        if not isinstance(found, np.generic):
+            what = f"{leaf_aval(found)}" if isinstance(found, np.ndarray) else f"the tree {found!r}"
+            raise NonScalarError(
+                f"minimize needs a scalar; {self._name} returned {what}.",
+                at=frames.describe(frames.user_where()),
+                fix="reduce it, for instance with .sum() or .mean()",
+            )
+        return float(found)
+
 
 class Residuals:
-    """A vector function of a vector, and its Jacobian."""
+    """A vector function of a vector, and its Jacobian.
+
+    ``evaluations`` and ``jacobians`` count the runs of the compiled functions.
+    """
 
     def __init__(self, f: Callable[..., Any], unravel: Unraveller, args: Sequence[Any] = ()) -> None:
         def of_vector(v: Any) -> Any:
             return flat(f(unravel(v), *args))
 
-        self.function = of_vector
+        self.function, self._made_from, self._name = of_vector, (f, unravel, args), _named_like(f, of_vector)
+        self._count, self.evaluations, self.jacobians = -1, 0, 0
         self._value, self._jacobian = jit(of_vector), jacobian(of_vector)
+        # At the last points, for solvers that ask twice. What solvers get are copies, which some write into.
+        self._last_value: tuple[bytes, Vector] = (b"", np.empty(0))
+        self._last_jacobian: tuple[bytes, Vector] = (b"", np.empty(0))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_from
 
     def fun(self, v: Vector) -> Vector:
-        return np.asarray(self._value(np.array(v, float)))
+        v = np.array(v, float)
+        key, last = v.tobytes(), self._last_value
+        if key != last[0]:
+            last = self._last_value = (key, self._of_one_length(self._value(v)))
+            self.evaluations += 1
+        return last[1].copy()
 
     def jac(self, v: Vector) -> Vector:
-        return np.asarray(self._jacobian(np.array(v, float)))
+        v = np.array(v, float)
+        key, last = v.tobytes(), self._last_jacobian
+        if key != last[0]:
+            last = self._last_jacobian = (key, self._of_one_length(self._jacobian(v)))
+            self.jacobians += 1
+        return last[1].copy()
+
+    def _of_one_length(self, found: Vector) -> Vector:
+        if self._count not in (-1, len(found)):
+            raise ShapeError(
+                f"{self._name} answered {self._count} numbers before, and {len(found)} now.",
+                at=frames.describe(frames.user_where()),
+                because="solvers need as many numbers at each point",
+                fix="put zeros where there is nothing: np.where(condition, residual, 0.0)",
+            )
+        self._count = len(found)
+        return found
 
 
 class ForSciPy(NamedTuple):
-    """Functions of a vector, the vector to begin with, and the way back to a tree."""
+    """Functions of a vector. ``x0`` is the vector to begin with, ``tree(v)`` the way back, ``names`` its entries'."""
 
     fun: Callable[[Vector], float]
     jac: Callable[[Vector], Vector]
     hess: Callable[[Vector], Vector]
     hessp: Callable[[Vector, Vector], Vector]
+
+    @property
+    def _objective(self) -> Objective:
+        return self.fun.__self__  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def x0(self) -> Vector:
+        """The vector of the tree that was given."""
+        return self._objective.unravel.vector(self._objective.start)
+
+    def tree(self, v: Any) -> Any:
+        """The tree of a vector."""
+        return self._objective.unravel.plain(v)
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each entry of the vector, of its place in the tree."""
+        return self._objective.unravel.names
+
+    @property
+    def evaluations(self) -> int:
+        """How often the compiled function ran for ``fun`` and ``jac``."""
+        return self._objective.evaluations
 
 
 def for_scipy(f: Callable[..., Any], x0: Any, *args: Any) -> ForSciPy:
@@ -142,13 +278,22 @@ def for_scipy(f: Callable[..., Any], x0: Any, *args: Any) -> ForSciPy:
         x0: a tree of the structure and shapes that ``f`` takes.
         args: further arguments, fixed.
 
+    Returns:
+        the four functions, which also have ``x0`` (the vector of the tree), ``tree(v)`` (the tree of a vector),
+        ``names`` (one an entry) and ``evaluations`` as attributes.
+
+    Raises:
+        ShapeError: when one of them is called with another number of parameters.
+
     For solvers that are called directly (SciPy, iminuit, NLopt, cyipopt, ...). Value and gradient at one point come
-    from one evaluation.
+    from one evaluation, also where a solver asks for them from several threads.
 
     >>> import numpy as np, scipy.optimize, wichi
-    >>> fun, jac, hess, hessp = wichi.for_scipy(lambda x: np.sum((x - 3.0) ** 2), np.zeros(2))
-    >>> scipy.optimize.minimize(fun, np.zeros(2), jac=jac, method="BFGS").x.round(6)
-    array([3., 3.])
+    >>> made = wichi.for_scipy(lambda p: np.sum((p["a"] - 3.0) ** 2) + p["b"] ** 2, {"a": np.zeros(2), "b": 1.0})
+    >>> found = scipy.optimize.minimize(made.fun, made.x0, jac=made.jac, method="BFGS")
+    >>> made.names, made.tree(found.x)["a"].round(6)
+    (['a[0]', 'a[1]', 'b'], array([3., 3.]))
     """
-    objective = Objective(f, Unraveller(x0), args)
+    unravel = Unraveller(x0)
+    objective = Objective(f, unravel, args, x0)
     return ForSciPy(objective.fun, objective.jac, objective.hess, objective.hessp)

@@ -15,6 +15,7 @@ from wichi.trace.ir import Where
 _OURS = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
 )  # wichi/ and numpy/
+_SOLVERS = os.sep + os.path.join("site-packages", "scipy") + os.sep  # between the user's call and the user's function
 _internal: dict[str, bool] = {}
 
 
@@ -29,9 +30,9 @@ def is_internal(file: str) -> bool:
 
 
 def user_frame() -> FrameType | None:
-    """The innermost frame outside wichi and NumPy."""
+    """The innermost frame outside wichi and NumPy, and outside SciPy's solvers that call us."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and is_internal(frame.f_code.co_filename):
+    while frame is not None and (is_internal(frame.f_code.co_filename) or _SOLVERS in frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 

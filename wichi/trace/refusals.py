@@ -106,6 +106,8 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
             fix = ours
         elif subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
             fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
+        elif "dlpack" in maker:
+            fix = "write it with NumPy's functions, or give another library's function a rule: wichi.primitive(f)"
         elif maker.endswith(("array", "asanyarray")):
             fix = f"use {inside} itself: it is an array already"
             if inside.startswith("["):

@@ -327,6 +327,12 @@ class Tracer(Boxed):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         refusals.needs_plain(self, array=True)
 
+    def __dlpack__(self, **options: Any) -> NoReturn:
+        refusals.needs_plain(self, array=True)
+
+    def __dlpack_device__(self) -> NoReturn:
+        refusals.needs_plain(self, array=True)
+
     def __reduce__(self) -> NoReturn:
         raise EscapedValueError(
             "A value inside a transform cannot be pickled or copied out.", at=frames.describe(frames.user_where())
