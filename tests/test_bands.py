@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.array_programs import arguments, program
 
 import wichi
+from tests.array_programs import arguments, program
 from wichi.kernels import bands
 from wichi.kernels.schedule import plan
 from wichi.kernels.source import source

@@ -438,10 +438,24 @@ class TestRefusals:
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("again", [False, True])
-def test_ctrl_c_ends_a_loop_that_does_not(n, again):
-    f = wichi.jit(lambda x: wichi.while_loop(lambda v: v[0] >= 0.0, lambda v: np.abs(v) + 0.0, x))
+@pytest.mark.parametrize("kind", ["while_loop", "fori_loop", "scan"])
+def test_ctrl_c_ends_a_loop_that_does_not(n, again, kind):
+    if kind == "while_loop":
+        f = wichi.jit(lambda x: wichi.while_loop(lambda v: v[0] >= 0.0, lambda v: np.abs(v) + 0.0, x))
+        short, long = (-np.ones(n),), (np.ones(n),)
+    elif kind == "fori_loop":
+        f = wichi.jit(lambda rounds, x: wichi.fori_loop(0, rounds, lambda i, v: np.sin(v) - 0.0, x))
+        short, long = (2, -np.ones(n)), (10**11, np.ones(n))
+    else:
+        rounds = {-1.0: 2, 1.0: 10**11}
+        made = {
+            k: wichi.jit(lambda x, m=m: wichi.scan(lambda v, _: (np.sin(v), None), x, None, length=m)[0])
+            for k, m in rounds.items()
+        }
+        f = lambda x: made[x[0]](x)  # noqa: E731
+        short, long = (-np.ones(n),), (np.ones(n),)
     if again:  # through the fast call
-        f(-np.ones(n)), f(-np.ones(n))
+        f(*short), f(*short)
     sent = []
 
     def interrupt():
@@ -449,13 +463,13 @@ def test_ctrl_c_ends_a_loop_that_does_not(n, again):
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
-    f(-np.ones(n))  # compiled before the clock starts
+    want = f(*short)  # compiled before the clock starts
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        f(np.ones(n))
+        f(*long)
     assert sent
     assert time.perf_counter() - sent[0] < 2.0
-    close(f(-np.ones(n)), -np.ones(n))
+    np.testing.assert_array_equal(f(*short), want)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from wichi import pytree
+from wichi.arguments import leaf_aval
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError
 from wichi.freesizes import Spec, compile_free, names_in

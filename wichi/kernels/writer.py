@@ -216,11 +216,16 @@ class Writer:
         return tuple(self.blocks.pop())
 
     @contextmanager
-    def rounds(self, length: int, key: Any = None) -> Iterator[Scalar]:
-        """A loop whose rounds follow each other and change memory: nothing loaded before it is known inside."""
+    def rounds(self, length: int, key: Any = None, every: int = 0) -> Iterator[Scalar]:
+        """A loop whose rounds follow each other and change memory: nothing loaded before it is known inside.
+
+        Asks every ``every`` rounds whether it was interrupted; 0: never.
+        """
         sees, self._sees = self._sees, len(self.blocks)
         counter, extent = self.fresh(I8), self.size(length, key)
         self._open()
+        if every:
+            self._poll(every)
         yield counter
         self.put(Loop(counter.id, extent, self._close()))
         self._sees = sees
@@ -233,11 +238,14 @@ class Writer:
         condition = header()
         before = self._close()
         self._open()
-        self.scalars.append(INTERRUPT_CHECK)
-        self.put(Poll(len(self.scalars) - 1, every))
+        self._poll(every)
         yield
         self.put(While(before, condition.id, self._close()))
         self._sees = sees
+
+    def _poll(self, every: int) -> None:
+        self.scalars.append(INTERRUPT_CHECK)
+        self.put(Poll(len(self.scalars) - 1, every))
 
     def branch(self, condition: Scalar, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
         """One of two bodies, each written by a function."""

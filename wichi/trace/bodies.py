@@ -149,6 +149,11 @@ def assign(state: Values, values: Values) -> None:
         variables.set(new)
 
 
+def rounds_between_questions(body: Graph) -> int:
+    """How seldom a loop in registers asks whether it was interrupted: its rounds are short without loops in them."""
+    return 16 if any(e.prim.whole is not None for e in body.eqns) else 1024
+
+
 def together(graphs: Sequence[Graph]) -> tuple[tuple[Graph, ...], list[Any]]:
     """Graphs of the same inputs, closed: each takes the arrays of all."""
     pairs = [closed(g) for g in graphs]

@@ -25,6 +25,7 @@ from wichi.trace.bodies import (
     or_zeros,
     parts_of,
     round_trip,
+    rounds_between_questions,
     swapped,
     values_of,
     widths,
@@ -247,7 +248,7 @@ def _scan_write(
     fixed, init, xs = parts_of(operands, consts, carries)
     if k.context.fits_registers(body):
         held, state = [k.registers(c) for c in fixed], [k.variables(k.registers(x)) for x in init]
-        with k.rounds(length) as i:
+        with k.rounds(length, every=rounds_between_questions(body)) as i:
             at = k.number(length - 1) - i if reverse else i
             rows = [k.registers(k.row(x, at, literal=True)) for x in xs]
             outs = k.context.in_registers(k, body, [*held, *map(values_of, state), *rows])
@@ -260,7 +261,7 @@ def _scan_write(
                 k.spill(values_of(variables), result)
         return
     state, following = carried_memory(k, init, results[:carries])
-    with k.rounds(length) as i:
+    with k.rounds(length, every=16) as i:
         at = k.number(length - 1) - i if reverse else i
         rows = [k.row(x, at) for x in xs]
         targets = [None if y is None else k.row(y, at) for y in results[carries:]]
@@ -276,7 +277,7 @@ def _scan_registers(
     fixed, state, xs = parts_of(operands, consts, carries)
     if not xs and len(body.outs) == carries:
         variables = [k.variables(x) for x in state]
-        with k.rounds(length):
+        with k.rounds(length, every=rounds_between_questions(body)):
             assign(variables, k.context.in_registers(k, body, [*fixed, *map(values_of, variables)]))
         return [values_of(v) for v in variables]
     rows: list[Any] = [None] * length

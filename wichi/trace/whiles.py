@@ -27,6 +27,7 @@ from wichi.trace.bodies import (
     or_zeros,
     parts_of,
     round_trip,
+    rounds_between_questions,
     values_of,
 )
 from wichi.trace.evaluate import evaluate
@@ -213,14 +214,9 @@ def _while_registers(k: Any, *operands: Any, condition: Graph, body: Graph, test
     def ask() -> Any:
         return k.context.in_registers(k, condition, [*asked, *map(values_of, state)])[0][()]
 
-    with k.repeat(ask, _rounds_between_questions(body)):
+    with k.repeat(ask, rounds_between_questions(body)):
         assign(state, k.context.in_registers(k, body, [*fixed, *map(values_of, state)]))
     return [values_of(v) for v in state]
-
-
-def _rounds_between_questions(body: Graph) -> int:
-    """How seldom a loop in registers asks whether it was interrupted: its rounds are short without loops in them."""
-    return 16 if any(e.prim.whole is not None for e in body.eqns) else 1024
 
 
 while_ = Primitive(
@@ -373,7 +369,7 @@ def _pullback_write(
     status = k.context.fails("tape")
     tapes = [k.tape(x.dtype, max(int(np.prod(x.shape, dtype=int)), 1), status) for x in init]
     rounds = k.variable(k.constant(0))
-    every = _rounds_between_questions(body) if in_registers else 1
+    every = rounds_between_questions(body) if in_registers else 1
     one = k.constant(1)
 
     def rows(at: Any) -> list[Any]:
