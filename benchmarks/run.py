@@ -3,6 +3,7 @@
     make bench        everything
     make bench ROWS="import compile call warm njit"   compare: beside JAX, PyTorch and autograd
                                                       loops: scans, Hessians, batches of fits
+                                                      sparse: sparse Jacobians and Hessians
 
 Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
 the machine is shared; ratios are what to quote.
@@ -129,6 +130,13 @@ def row_loops() -> None:
     main()
 
 
+def row_sparse() -> None:
+    """Sparse Jacobians and Hessians, beside JAX and a loop by hand."""
+    from benchmarks.sparse import main
+
+    main()
+
+
 def row_warm() -> None:
     """A second process, from its start to the first gradient of the MNIST MLP, with machine code on disk."""
     script = (
@@ -170,7 +178,7 @@ def row_njit() -> None:
 
 ROWS = {
     "import": row_import, "compile": row_compile, "call": row_call, "warm": row_warm, "njit": row_njit,
-    "compare": row_compare, "loops": row_loops,
+    "compare": row_compare, "loops": row_loops, "sparse": row_sparse,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -79,4 +79,3 @@ def test_operations_on_what_is_spread_are_done_before():
     shapes = {e.prim.name: e.outs[0].aval.shape for e in graph.eqns}
     assert shapes["exp"] == shapes["mul"] == (4, 1)
     assert shapes["add"] == (4, 3)
-

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import wichi
-from wichi.errors import ArgumentError, EscapedValueError
 
 FRESH = itertools.count()
 

@@ -87,7 +87,9 @@ def test_rows_and_batches():
 
     gradients = wichi.jit(wichi.vmap(wichi.grad(each)))(x)
     np.testing.assert_allclose(gradients, np.stack([wichi.grad(each)(row) for row in x]), rtol=1e-12)
-    np.testing.assert_allclose(wichi.hessian(differences)(x[0]), wichi.jacfwd(wichi.grad(differences))(x[0]), rtol=1e-10)
+    np.testing.assert_allclose(
+        wichi.hessian(differences)(x[0]), wichi.jacfwd(wichi.grad(differences))(x[0]), rtol=1e-10
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -105,7 +107,9 @@ def test_random_windows(data):
     def f(x):
         y, total = np.sin(x) + 1.5, 0.0
         for cut, starts, kind in parts:
-            a, b = (y[tuple(slice(s, n - c + s) for s, n, c in zip(start, shape, cut, strict=True))] for start in starts)
+            a, b = (
+                y[tuple(slice(s, n - c + s) for s, n, c in zip(start, shape, cut, strict=True))] for start in starts
+            )
             z = {"mul": lambda a, b: a * b, "div": lambda a, b: a / b, "tanh": lambda a, b: np.tanh(a - b),
                  "max": lambda a, b: np.maximum(a, b * 0.9)}[kind](a, b)  # fmt: skip
             total = total + np.sum(z * a)

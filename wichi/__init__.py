@@ -1,6 +1,6 @@
 """Give wichi a NumPy function; it gives back the compiled value and gradient."""
 
-from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, testing, utils
+from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, sparse, testing, utils
 from wichi.batching import vmap
 from wichi.blackbox import primitive
 from wichi.choice import cond, switch
@@ -11,6 +11,7 @@ from wichi.custom import custom_jvp, custom_vjp
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
+from wichi.freesizes import spec
 from wichi.implicit import custom_linear_solve, custom_root
 from wichi.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from wichi.linear import jvp, linearize, vjp
@@ -55,6 +56,8 @@ __all__ = [
     "optim",
     "pytree",
     "scan",
+    "sparse",
+    "spec",
     "stop_gradient",
     "switch",
     "utils",

@@ -58,7 +58,7 @@ def cond(
             fix="compare: wichi.cond(x > 0, ...); of an array, .any() or .all()",
         )
     if not isinstance(pred, Tracer):
-        return (true_fun if bool(pred) else false_fun)(*pytree.tree_map(of_its_own, given))
+        return (true_fun if bool(pred) else false_fun)(*pytree.tree_map(_handed_on, given))
     holds = pred if aval.dtype.kind == "b" else wnp.not_equal(pred, 0)
     names = ("false_fun", "true_fun")
     return _choose("cond", cast(holds, dtype=np.dtype("i8")), names, [false_fun, true_fun], given)
@@ -88,9 +88,14 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, o
             fix="wichi.switch(i.astype(int), ...)" if aval.dtype.kind in "bf" and not aval.shape else None,
         )
     if not isinstance(index, Tracer):
-        return branches[min(max(int(index), 0), len(branches) - 1)](*pytree.tree_map(of_its_own, given))
+        return branches[min(max(int(index), 0), len(branches) - 1)](*pytree.tree_map(_handed_on, given))
     number = wnp.clip(cast(index, dtype=np.dtype("i8")), 0, len(branches) - 1)
     return _choose("switch", number, names, branches, given)
+
+
+def _handed_on(x: Any) -> Any:
+    """An operand as a branch gets it, which may write into it: that is not seen outside, as where both are compiled."""
+    return x.copy() if isinstance(x, np.ndarray) else of_its_own(x)
 
 
 def _operands(name: str, operands: tuple[Any, ...], operand: Any) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
 from wichi.trace.captured import Dependency, dependencies, is_followed
+from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
 from wichi.trace.tracer import Tracer, trace
@@ -97,7 +98,7 @@ class Transformed(Portable, Generic[P, R]):
                         return answer
             found = self.find(leaves, treedef, guarded=config.guards)
             if found.guards:
-                return self._guarded(found, leaves, treedef)
+                return self._guarded(found, args, leaves, treedef)
             answer = pytree.unflatten(found.out_tree, found(leaves))
             self._shorten(found, args, leaves, treedef)
             return answer
@@ -107,7 +108,7 @@ class Transformed(Portable, Generic[P, R]):
                 raise
             raise ours.with_traceback(_users_part(ours.__traceback__)) from None
 
-    def _guarded(self, found: CompiledTrace, leaves: list[Any], treedef: pytree.TreeDef) -> R:
+    def _guarded(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> R:
         """The answer of the trace whose guards hold; ``found`` is one whose guards may."""
         key = (treedef, tuple([leaf_aval(x) for x in leaves]))
         group = self._traces.setdefault(key, [])
@@ -125,6 +126,8 @@ class Transformed(Portable, Generic[P, R]):
                 continue
             if candidate.agrees(results):
                 answer = pytree.unflatten(candidate.out_tree, results[: len(results) - len(candidate.guards)])
+                if not candidate.may_not_end():
+                    self._shorten(candidate, args, leaves, treedef)
                 return answer
         if any(found is t for t in mine):
             made = self._make(key[1], treedef, leaves, guarded=True)
@@ -168,7 +171,7 @@ class Transformed(Portable, Generic[P, R]):
         door = executable.door(tuple(zip(known, values, strict=True)))
         if door is None:
             return
-        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree))
+        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree), found.guards)
         self._shortened = (found, *self._shortened)[:_MOST_DIRECT]
         if plain:
             self._direct = (fast, *self._direct)[:_MOST_DIRECT]
@@ -255,7 +258,7 @@ class Transformed(Portable, Generic[P, R]):
         except Exception:
             avals = explain_leaves(self.__wrapped__, leaves, treedef)
         key = (treedef, avals)
-        group = self._traces.get(key)
+        group = self._traces.get(key) if free_sizes() is None else None  # with free sizes nothing is kept
         if group is not None:
             _, values = self._current()
             for found in group:
@@ -265,11 +268,15 @@ class Transformed(Portable, Generic[P, R]):
                     return found
         made = self._make(avals, treedef, leaves, guarded)
         # Values of an enclosing trace belong to this call alone; what has guards is kept by `_guarded`.
-        if not made.captured and not made.passing and not made.guards:
+        if not made.captured and not made.passing and not made.guards and free_sizes() is None:
             group = self._traces.setdefault(key, [])
             group.append(made)
             del group[:-_MOST_TRACES]
         return made
+
+    def trace_free(self, avals: Sequence[Aval], treedef: pytree.TreeDef, free: FreeSizes) -> CompiledTrace:
+        """A trace whose last inputs are the free sizes, in the order of their names."""
+        return self._make(avals, treedef, (), free=free)
 
     def _current(self) -> tuple[list[Dependency], tuple[Any, ...]]:
         """What is compared, and its values now."""
@@ -282,13 +289,22 @@ class Transformed(Portable, Generic[P, R]):
         return known, values
 
     def _make(
-        self, avals: Sequence[Aval], treedef: pytree.TreeDef, leaves: Sequence[Any], guarded: bool = False
+        self,
+        avals: Sequence[Aval],
+        treedef: pytree.TreeDef,
+        leaves: Sequence[Any],
+        guarded: bool = False,
+        free: FreeSizes | None = None,
     ) -> CompiledTrace:
         self._dependencies = _UNKNOWN
         _, depends_on = self._current()
         out_tree: list[pytree.TreeDef] = []
 
         def flat(*values: Any) -> list[Any]:
+            if free is not None:
+                count = len(free.lengths)
+                free.values.update(zip(free.lengths, values[len(values) - count :], strict=True))
+                values = values[: len(values) - count]
             args, kwargs = pytree.unflatten(treedef, values)
             results, tree = pytree.flatten(self.__wrapped__(*args, **kwargs))
             out_tree.append(tree)
@@ -296,10 +312,15 @@ class Transformed(Portable, Generic[P, R]):
             return results
 
         path = Path(leaves)
+        sizes = [Aval((), np.dtype("i8"), True) for _ in free.lengths] if free is not None else []
         traced = trace(
-            flat, avals, name=self._rewrite.name, concretise=path.concretise if guarded else None, extra=path.answers
+            flat,
+            [*avals, *sizes],
+            name=self._rewrite.name,
+            concretise=path.concretise if guarded else None,
+            extra=path.answers,
         )
-        names = tuple(input_names(self.__wrapped__, treedef))
+        names = (*input_names(self.__wrapped__, treedef), *(free.lengths if free is not None else ()))
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
         graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.answers)))

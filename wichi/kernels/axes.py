@@ -35,7 +35,9 @@ class Families:
         counts: Counter[Axis] = Counter()
         for eqn in graph.eqns:
             if not isinstance(eqn.prim.kernel, View):
-                counts.update({self._find((a, i)) for a in (*eqn.ins, *eqn.outs) for i, n in enumerate(a.aval.shape) if n > 1})
+                counts.update(
+                    {self._find((a, i)) for a in (*eqn.ins, *eqn.outs) for i, n in enumerate(a.aval.shape) if n > 1}
+                )
         usable = [f for f, _ in counts.most_common() if self.rows.get(f, 0) > 1]
         tried = {f: -self._reach(graph, f) for f in usable[:_MOST_TRIED]}
         self.ranked: list[Axis] = [*sorted(tried, key=tried.__getitem__), *usable[_MOST_TRIED:]]

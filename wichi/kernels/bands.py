@@ -8,10 +8,10 @@ family, or if it sums over one. Row-wise steps of the most frequent family form 
 in front and what needs their complete results behind. Sums over all rows are added to, block by block. Which steps
 form a band does not depend on the number of rows, so that every batch size runs the same program.
 
-A block has as many rows as ``CACHE`` bytes hold, counting all arrays that have rows in the band; in a band with products
-at least ``_ENOUGH_ROWS``, if ``_LARGER_CACHE`` bytes hold them. A matrix that all
-blocks share (weights, or their gradient, which is added to) goes through each product once a block: where there is one
-of more than ``_SHARED`` elements, blocks are large enough for products of ``_PRODUCT_ROWS`` rows.
+A block has as many rows as ``CACHE`` bytes hold, counting all arrays that have rows in the band; with products in it
+at least ``_ENOUGH_ROWS``, if ``_LARGER_CACHE`` bytes hold them. A matrix that all blocks share (weights, or their
+gradient, which is added to) goes through each product once a block: where there is one of more than ``_SHARED``
+elements, blocks are large enough for products of ``_PRODUCT_ROWS`` rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from wichi.kernels.axes import Axis, Families
 from wichi.kernels.layout import Layout
 from wichi.kernels.plans import Step
+from wichi.trace.dims import Dim
 from wichi.trace.ir import Atom, Const, Eqn, Var
 from wichi.trace.primitive import Reduction
 
@@ -91,7 +92,7 @@ def _same_rows(families: Families, family: Axis, atom: Atom, memory: Memory) -> 
     steps = [(multiple if i == at else n, s) for i, (n, s) in enumerate(zip(layout.shape, layout.strides, strict=True))]
     low = layout.offset + sum(min(0, (n - 1) * s) for n, s in steps)
     high = layout.offset + sum(max(0, (n - 1) * s) for n, s in steps)
-    return 0 <= low and high < row
+    return low >= 0 and high < row
 
 
 def read_from_memory(step: Step, number: int, memory: Memory) -> list[Atom]:
@@ -100,7 +101,11 @@ def read_from_memory(step: Step, number: int, memory: Memory) -> list[Atom]:
     for eqn in step.eqns:
         for atom in eqn.ins:
             here = type(atom) is Var and memory.inside.get(atom) == number and atom.aval.shape == step.shape
-            if not here and atom in memory.layouts and not (type(atom) is Const and atom.is_scalar and step.shape is not None):
+            if (
+                not here
+                and atom in memory.layouts
+                and not (type(atom) is Const and atom.is_scalar and step.shape is not None)
+            ):
                 found[atom] = None
     return list(found)
 
@@ -183,19 +188,23 @@ def chunk_rows(rows: int, block: int, sums: Sequence[Atom]) -> int:
     return -(-blocks // chunks) * block
 
 
-def block_rows(touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis) -> int:
-    """How many rows a block has.
+def block_rows(
+    touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis, free: bool
+) -> int:
+    """How many rows a block has. ``free``: the number of rows is not known.
 
     Args:
         touched: values that have rows.
         products: of each product the elements of the matrix that blocks share, and what a row counts for in it.
     """
     rows = families.rows[family]
+    if free and any(type(n) is Dim and n != rows for a in touched for n in a.aval.shape):
+        return _PRODUCT_ROWS if products else _ENOUGH_ROWS  # what a row takes is not known either
     a_row = sum(a.aval.size * a.aval.dtype.itemsize // rows for a in touched)
     least = max((-(-_PRODUCT_ROWS // multiple) for shared, multiple in products if shared >= _SHARED), default=1)
     block = max(CACHE // max(a_row, 1), least)
     if products:
         block = max(block, min(_LARGER_CACHE // max(a_row, 1), _ENOUGH_ROWS))
-    if rows <= block:
+    if rows <= block and not free:
         return rows
     return block if block < 16 else block // 16 * 16

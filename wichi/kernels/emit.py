@@ -180,9 +180,7 @@ class _Calls:
 class NestEmitter:
     """One nest as a function ``i64 nest(noalias buffers..., sizes, scalars)``."""
 
-    def __init__(
-        self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int, fused: bool
-    ) -> None:
+    def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int, fused: bool) -> None:
         self.module, self.blas_integer, self.fused = module, ir.IntType(blas_integer_bits), fused
         memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
         block = [_I64] * 4 if nest.block is not None else []
@@ -573,7 +571,7 @@ _EMIT: dict[type, Callable[[NestEmitter, Any], None]] = {
     Load: NestEmitter.load, Store: NestEmitter.store, Begin: NestEmitter.begin, Accumulate: NestEmitter.accumulate,
     End: NestEmitter.end, Declare: NestEmitter.declare, Assign: NestEmitter.assign, Read: NestEmitter.read,
     Check: NestEmitter.check, Loop: NestEmitter.loop, Gemm: emit_calls.gemm, While: NestEmitter.repeat,
-    Pack: NestEmitter.pack, Unpack: NestEmitter.unpack, Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
-    Free: emit_calls.free, Library: emit_calls.library, LoadInteger: emit_calls.load_integer,
-    HostCall: emit_calls.host_call,
+    Pack: NestEmitter.pack, Unpack: NestEmitter.unpack, Branch: NestEmitter.branch, Poll: emit_calls.poll,
+    Tape: emit_calls.tape, Grow: emit_calls.grow, Free: emit_calls.free, Library: emit_calls.library,
+    LoadInteger: emit_calls.load_integer, HostCall: emit_calls.host_call,
 }  # fmt: skip

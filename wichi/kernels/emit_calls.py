@@ -9,7 +9,20 @@ import numpy as np
 from llvmlite import ir
 
 from wichi.kernels import scalars, small_product
-from wichi.kernels.loops import INTERRUPTED, Extent, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
+from wichi.kernels.loops import (
+    INTERRUPTED,
+    Extent,
+    Free,
+    Gemm,
+    Grow,
+    HostCall,
+    Library,
+    LoadInteger,
+    Place,
+    Poll,
+    Tape,
+    Value,
+)
 
 if TYPE_CHECKING:
     from wichi.kernels.emit import NestEmitter
@@ -100,13 +113,13 @@ def gemm(e: NestEmitter, s: Gemm) -> None:
                 matrix_matrix(e, s)
         return
     nothing = b.or_(b.icmp_signed("==", e.size(s.m), _I64(0)), b.icmp_signed("==", e.size(s.n), _I64(0)))
-    with b.if_then(b.not_(nothing)):
-        # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
-        with b.if_else(b.icmp_signed("==", e.size(s.k), _I64(0)), likely=False) as (empty, full):
-            with empty:
-                matrix_matrix(e, s)
-            with full:
-                matrix_vector(e, s)
+    # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
+    none = b.icmp_signed("==", e.size(s.k), _I64(0))
+    with b.if_then(b.not_(nothing)), b.if_else(none, likely=False) as (empty, full):
+        with empty:
+            matrix_matrix(e, s)
+        with full:
+            matrix_vector(e, s)
 
 
 def matrix_matrix(e: NestEmitter, s: Gemm) -> None:

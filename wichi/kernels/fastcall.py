@@ -15,6 +15,7 @@ import sysconfig
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import ne
 from pathlib import Path
 from types import CellType
 from typing import TYPE_CHECKING, Any
@@ -126,12 +127,18 @@ NOT_MINE: Any = object()  # what a direct call answers to arguments that it was 
 
 
 def direct(
-    found: Door, outputs: Sequence[Aval], build: Callable[[Sequence[Any]], Any] | None
+    found: Door, outputs: Sequence[Aval], build: Callable[[Sequence[Any]], Any] | None, guards: Sequence[Any] = ()
 ) -> Callable[[Sequence[Any]], Any]:
-    """A call of ``found``: leaves in, the answer out. ``build`` puts results into their tree; None: there is one."""
+    """A call of ``found``: leaves in, the answer out.
+
+    Args:
+        build: puts results into their tree; None: there is one.
+        guards: what the last outputs must be for the others to be right.
+    """
     empty, enter, none = np.empty, found.enter, NOT_MINE
     specs = [(a.shape, a.dtype) for a in outputs]
     makers = [results.maker(a) for a in outputs]
+    kept = len(outputs) - len(guards)
     scalars = [i for i, a in enumerate(outputs) if not a.shape]
 
     def one(leaves: Sequence[Any]) -> Any:
@@ -147,20 +154,24 @@ def direct(
         return value[()], out
 
     def several(leaves: Sequence[Any]) -> Any:
-        if config.parallel and not found.small:
+        if (config.parallel and not found.small) or (guards and not config.guards):
             return none
         outs: list[Any] = [make() for make in makers]
         if not found.run(leaves, outs):
             return none
         for i in scalars:
             outs[i] = outs[i][()]
+        if guards:
+            if any(map(ne, guards, outs[kept:])):
+                return none
+            del outs[kept:]
         return build(outs) if build is not None else outs[0]
 
     brief = found.small and not found.room
-    if brief and len(specs) == 1 and build is None:
+    if brief and len(specs) == 1 and build is None and not guards:
         ((shape, dtype),) = specs
         chosen: Any = one
-    elif brief and len(specs) == 2 and build is tuple and scalars == [0]:
+    elif brief and len(specs) == 2 and build is tuple and scalars == [0] and not guards:
         (_, first), (shape, dtype) = specs
         chosen = scalar_and_array
     else:

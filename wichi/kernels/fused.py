@@ -72,9 +72,7 @@ def write_fused(
     extents = tuple(math.prod(shape[a] for a in group) for group in groups)
     rows = next((axis for axis, n in enumerate(shape) if isinstance(n, Rows)), None)
     reductions = [
-        _Reduced(
-            e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups), rows is not None and flag[rows]
-        )
+        _Reduced(e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups), rows is not None and flag[rows])
         for e, layout, flag in zip(reduced, spread, flags, strict=True)
     ]
     for r in reductions:
@@ -104,7 +102,7 @@ def _loop_order(shape: tuple[int, ...], loads: Iterable[Layout], stores: Iterabl
     for layouts, weight in ((stores, 2), (loads, 1)):
         for v in layouts:
             if all(v.strides[axis] for axis in axes):
-                for place, axis in enumerate(sorted(axes, key=lambda a: -abs(v.strides[a]))):  # noqa: B023
+                for place, axis in enumerate(sorted(axes, key=lambda a: -abs(v.strides[a]))):
                     votes[axis] += weight * place
     order = sorted(axes, key=votes.__getitem__)
     rows = next((axis for axis in order if isinstance(shape[axis], Rows)), None)

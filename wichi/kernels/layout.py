@@ -13,7 +13,7 @@ from wichi.kernels.loops import Extent
 
 
 class Rows(int):
-    """The extent of an axis in a band: ``multiple`` elements for each row of the block, whose rows are known when it runs.
+    """The extent of an axis in a band: ``multiple`` elements for each row of a block, known when it runs.
 
     As an integer it is some number that such an extent may have, and never 1.
     """

@@ -58,7 +58,7 @@ def cpu() -> tuple[str, str]:
 
 
 def fuses(features: str) -> bool:
-    """Whether a processor with these features multiplies and adds in one instruction: each of the kinds but x86 does."""
+    """Whether a processor with these features multiplies and adds in one instruction: all kinds but x86 do."""
     x86 = llvm.get_default_triple().startswith(("x86", "i386", "i686"))
     return not x86 or "+fma" in features.split(",")
 
@@ -137,7 +137,9 @@ _numbers = itertools.count()  # names of libraries must differ
 
 @once
 def _linker() -> Any:
-    return llvm.create_lljit_compiler(_machine().create_target_machine(reloc="pic", codemodel="small"), use_jit_link=True)
+    return llvm.create_lljit_compiler(
+        _machine().create_target_machine(reloc="pic", codemodel="small"), use_jit_link=True
+    )
 
 
 def _address(symbol: str) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wichi.kernels.bands import Group
 from wichi.kernels.loops import Buffer, Size
-from wichi.kernels.shared import Arena
+from wichi.kernels.shared import Arena, room
 from wichi.trace.ir import Atom
 
 
@@ -33,6 +33,7 @@ def assign(
     groups: Sequence[Group],
     sizes: list[int],
     chunked: bool,
+    free: bool,
 ) -> Placed:
     """Place every buffer of ``lifetimes`` (the step that makes it, the last that reads it) and of ``arguments``.
 
@@ -43,8 +44,9 @@ def assign(
         arguments: buffers that are arguments of the program, by number.
         into: buffers that have the memory of another buffer, which is an argument.
         chunked: tiles lie in memory apart.
+        free: sizes and offsets must be polynomials in the extents of axes.
     """
-    arena, own, offsets, slots = Arena(), Arena(), {}, {}
+    arena, own, offsets, slots = Arena(free), Arena(free), {}, {}
     tiles = {b for group in groups for b in group.tiles} if chunked else set()
     buffers: list[Buffer] = []
     born: dict[int, list[int]] = {}
@@ -55,10 +57,10 @@ def assign(
             continue
         first, last = lifetimes[buffer]
         aval = home[buffer].aval
-        sized[buffer] = aval.size * aval.dtype.itemsize
+        sized[buffer] = room(aval.size, aval.dtype.itemsize, free)
         for group in groups:
             if buffer in group.tiles:
-                sized[buffer] = sized[buffer] // group.rows * group.block
+                sized[buffer] = room(aval.size // group.rows * group.block, aval.dtype.itemsize, free)
                 continue
             first = group.start if group.start <= first < group.stop else first
             last = group.stop - 1 if group.start <= last < group.stop else last

@@ -60,7 +60,7 @@ class Context(Protocol):
 
 
 class Scalar:
-    """A number inside a loop, with Python's operators; or a vector of ``lanes`` numbers, see ``wichi.kernels.packs``."""
+    """A number inside a loop, with Python's operators; or a vector of ``lanes`` numbers (``wichi.kernels.packs``)."""
 
     __slots__ = ("dtype", "id", "lanes", "writer")
 

@@ -23,9 +23,12 @@ def pack(k: Any, scalars: Sequence[Scalar]) -> Scalar:
     if all(s.id == scalars[0].id for s in scalars):
         return scalars[0]
     whole = k.lane_of.get(scalars[0].id)
-    if whole is not None and whole[0].lanes == len(scalars):
-        if all(k.lane_of.get(s.id) == (whole[0], i) for i, s in enumerate(scalars)):
-            return whole[0]  # type: ignore[no-any-return]
+    if (
+        whole is not None
+        and whole[0].lanes == len(scalars)
+        and all(k.lane_of.get(s.id) == (whole[0], i) for i, s in enumerate(scalars))
+    ):
+        return whole[0]  # type: ignore[no-any-return]
     return k.numbered(  # type: ignore[no-any-return]
         ("pack", *(s.id for s in scalars)),
         scalars[0].dtype,

@@ -1,8 +1,8 @@
 """Programs on several threads, where ``wichi.config.parallel`` asks for it.
 
-The bands of such a program are cut into chunks, by sizes alone and not by the number of threads; each chunk adds to sums
-of its own, which are joined in order. So the bits of a result are the same for any number of threads. Nothing is started
-before the first large program runs, and a child process after ``fork`` starts threads of its own.
+The bands of such a program are cut into chunks, by sizes alone and not by the number of threads; each chunk adds to
+sums of its own, which are joined in order. So the bits of a result are the same for any number of threads. Nothing is
+started before the first large program runs, and a child process after ``fork`` starts threads of its own.
 """
 
 from __future__ import annotations
@@ -74,4 +74,3 @@ def _chunks(call: Callable[[int, int], int], count: int, tile_bytes: int, thread
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Threads of this process; after a fork the parent's are gone."""
     return ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="wichi")
-

@@ -132,8 +132,8 @@ class Placing:
                 self.constants.append(atom)
                 self.in_memory(atom, -1)
             else:
-                self.layouts[atom] = self.layouts[self._copied(atom)]
-                self.ready[atom] = len(self.steps) - 1
+                copied = self._copied(atom)
+                self.layouts[atom], self.ready[atom] = self.layouts[copied], self.ready[copied]
         return atom
 
     def _copied(self, atom: Atom) -> Var:

@@ -38,20 +38,23 @@ from wichi.trace.primitive import Loops, Product, Reduction
 Place = Callable[[Atom], Layout]
 
 
-def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool = False) -> Plan:
+def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool = False, free: bool = False) -> Plan:
     """Decide how ``graph`` runs.
 
     Args:
         donated: results that are written into the memory of inputs.
         chunked: bands are cut into chunks, which threads may run at once.
+        free: the extents of some axes stand for others, so all sizes must be polynomials in them.
     """
     graph = windowed(expanded(graph, stands_for_equations))
     donated = donated or {}
     families = Families(graph)
     p, outs, groups = _banded(graph, families, chunked)
-    targets = {out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()}
+    targets = {
+        out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()
+    }
     if chunked:
-        groups = [_cut(p, families, _sized(p, families, g, {p.layouts[o].buffer for o in outs})) for g in groups]
+        groups = [_cut(p, families, _sized(p, families, g, {p.layouts[o].buffer for o in outs}, free)) for g in groups]
     needed, last_use = p.needed(outs)
     needed |= {p.layouts[v].buffer for v in targets.values()}
     fresh = [o for k, o in enumerate(outs) if k not in donated]
@@ -59,10 +62,10 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool =
     scalars: list[Any] = []
     arguments = {p.layouts[a].buffer: i for i, a in enumerate([*graph.ins, *p.constants, *fresh])}
     into = {p.layouts[targets[k]].buffer: p.layouts[graph.ins[i]].buffer for k, i in donated.items()}
-    groups = [_sized(p, families, g, {*arguments, *into}) for g in groups]
+    groups = [_sized(p, families, g, {*arguments, *into}, free) for g in groups]
     lifetimes = {b: (p.ready[p.home[b]], last_use.get(b, p.ready[p.home[b]])) for b in needed}
-    placed = memory.assign(p.home, arguments, into, lifetimes, len(p.steps), groups, sizes, chunked)
-    shared = Shared(sizes, scalars, placed.buffers, placed.arena_bytes, _inline)
+    placed = memory.assign(p.home, arguments, into, lifetimes, len(p.steps), groups, sizes, chunked, free)
+    shared = Shared(sizes, scalars, placed.buffers, placed.arena_bytes, _inline, free)
     bases = {b: Layout(slot, placed.buffers[slot].dtype, (), ()) for b, slot in placed.slots.items()}
     nests, bands = [], []
     for group in groups:
@@ -137,9 +140,7 @@ def _rows_outermost(graph: Graph, families: Families) -> dict[Var, int]:
     return found
 
 
-def _reorder(
-    p: Placing, families: Families, order: Sequence[int], found: Sequence[Any], chunked: bool
-) -> list[Group]:
+def _reorder(p: Placing, families: Families, order: Sequence[int], found: Sequence[Any], chunked: bool) -> list[Group]:
     """Put the steps in order; before a band goes a step that begins its sums over rows, after it what joins them."""
     steps: list[Step] = []
     number: dict[int, int] = {}
@@ -173,12 +174,7 @@ def _reorder(
 
 def _cut(p: Placing, families: Families, group: Group) -> Group:
     """Cut a band into chunks: each adds to sums of its own, which the steps after the band join."""
-    sums = [
-        e
-        for step in p.steps[group.start : group.stop]
-        for e in step.eqns
-        if sums_rows(families, group.family, e)
-    ]
+    sums = [e for step in p.steps[group.start : group.stop] for e in step.eqns if sums_rows(families, group.family, e)]
     chunk = chunk_rows(group.rows, group.block, [e.outs[0] for e in sums])
     count = -(-group.rows // chunk)
     partial: dict[Var, Var] = {}
@@ -192,7 +188,7 @@ def _cut(p: Placing, families: Families, group: Group) -> Group:
     return replace(group, chunk=chunk, partial=partial)
 
 
-def _sized(p: Placing, families: Families, group: Group, kept: set[int]) -> Group:
+def _sized(p: Placing, families: Families, group: Group, kept: set[int], free: bool) -> Group:
     """With the size of a block, and the values that live within one. ``kept``: buffers that callers see."""
     where = Memory(p.layouts, p.home, p.ready, p.inside)
     readers: dict[int, set[int]] = {}
@@ -217,7 +213,7 @@ def _sized(p: Placing, families: Families, group: Group, kept: set[int]) -> Grou
         for eqn in step.eqns
         if isinstance(eqn.prim.kernel, Product)
     ]
-    return replace(group, block=block_rows([*touched], products, families, group.family), tiles=frozenset(tiles))
+    return replace(group, block=block_rows([*touched], products, families, group.family, free), tiles=frozenset(tiles))
 
 
 def _shared(families: Families, family: Axis, eqn: Eqn) -> tuple[int, int]:

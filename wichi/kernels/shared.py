@@ -29,8 +29,15 @@ class Shared:
     """What the nests of a program share while they are written: the ``Context`` of their writers."""
 
     def __init__(
-        self, sizes: list[int], scalars: list[Any], buffers: list[Buffer], arena_bytes: int, inline: Inline
+        self,
+        sizes: list[int],
+        scalars: list[Any],
+        buffers: list[Buffer],
+        arena_bytes: int,
+        inline: Inline,
+        free: bool = False,
     ) -> None:
+        self.free = free
         self.sizes, self.scalars, self.buffers, self._inline = sizes, scalars, buffers, inline
         self.planned = self.top = self.arena_bytes = arena_bytes
         self.failures: list[tuple[str, Eqn]] = []
@@ -43,7 +50,7 @@ class Shared:
     def scratch(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
         self.sizes.append(self.top)
         self.buffers.append(Buffer(dtype, offset=Size(len(self.sizes) - 1)))
-        self.top += max(-(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
+        self.top += room(math.prod(shape), dtype.itemsize, self.free)
         self.arena_bytes = max(self.arena_bytes, self.top)
         return Layout.contiguous(len(self.buffers) - 1, dtype, shape)
 
@@ -78,16 +85,26 @@ class Shared:
         return self.failures.index(failure) + 1
 
 
-class Arena:
-    """First fit over the free gaps of one growing block."""
+def room(count: int, itemsize: int, free: bool) -> int:
+    """The bytes that ``count`` elements take in the arena. ``free``: as a polynomial in ``count``."""
+    if free:
+        return 8 * count + _ALIGNMENT
+    return max(-(-count * itemsize // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
 
-    def __init__(self) -> None:
+
+class Arena:
+    """First fit over the free gaps of one growing block. ``free``: one after the other, as no sizes can be compared."""
+
+    def __init__(self, free: bool = False) -> None:
         self.high = 0
+        self._free = free
         self._taken: dict[int, int] = {}
 
     def take(self, size: int) -> int:
-        size = max(-(-size // _ALIGNMENT) * _ALIGNMENT, _ALIGNMENT)
         offset = 0
+        if self._free:
+            self.high += size
+            return self.high - size
         for start, length in sorted(self._taken.items()):
             if start - offset >= size:
                 break
@@ -97,6 +114,8 @@ class Arena:
         return offset
 
     def give_back(self, offset: int) -> None:
+        if self._free:
+            return
         del self._taken[offset]
 
 

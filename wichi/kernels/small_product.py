@@ -14,6 +14,7 @@ from llvmlite import ir
 from wichi.kernels import scalars
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_ZERO = _I64(0)
 MOST = 48 * 48 * 48  # multiplications; measured: from here on OpenBLAS is as fast or faster
 MOST_PACKED = 4096  # elements of a transposed B that are copied to the stack
 
@@ -55,10 +56,9 @@ class _Writer:
         packed = b.alloca(self.real, MOST_PACKED)
         packed.align = 64
         dense = b.icmp_signed("==", self.b_across, _I64(1))
-        with b.if_then(b.not_(dense)):
-            with self._range(self.k) as p, self._range(self.n) as j:
-                value = b.load(self._at(self.given_b, p, self.b_down, j, self.b_across))
-                b.store(value, self._at(packed, p, self.n, j, _I64(1)))
+        with b.if_then(b.not_(dense)), self._range(self.k) as p, self._range(self.n) as j:
+            value = b.load(self._at(self.given_b, p, self.b_down, j, self.b_across))
+            b.store(value, self._at(packed, p, self.n, j, _I64(1)))
         self.right = b.select(dense, self.given_b, packed)
         self.right_down = b.select(dense, self.b_down, self.n)
         fours = b.and_(self.m, _I64(-4))
@@ -105,7 +105,7 @@ class _Writer:
     def _wide(self, pointer: Any, kind: Any) -> Any:
         return self.b.bitcast(pointer, kind.as_pointer())
 
-    def _range(self, stop: Any, start: Any = _I64(0), step: int = 1, carried: Sequence[Any] | None = None) -> Any:
+    def _range(self, stop: Any, start: Any = _ZERO, step: int = 1, carried: Sequence[Any] | None = None) -> Any:
         return _Range(self, start, stop, step, carried)
 
 

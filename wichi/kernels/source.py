@@ -211,7 +211,9 @@ class _PythonWriter:
         self.reads, self.written = _uses(nest)
         self.names: dict[int, str] = {}
         self.waiting: dict[int, str] = {}  # expressions not written yet
-        self.constants: dict[int, str] = dict(zip(nest.block or (), ("first", "rows", "0", "0"), strict=False))  # written where read
+        self.constants: dict[int, str] = dict(
+            zip(nest.block or (), ("first", "rows", "0", "0"), strict=False)
+        )  # written where read
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -413,7 +415,9 @@ class _PythonWriter:
         self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]")
 
     def index(self, index: Index) -> str:
-        terms = [self.value(v) if stride == 1 else f"{self.value(v)} * {self.extent(stride)}" for v, stride in index.terms]
+        terms = [
+            self.value(v) if stride == 1 else f"{self.value(v)} * {self.extent(stride)}" for v, stride in index.terms
+        ]
         if index.offset != 0 or not terms:
             terms.append(self.extent(index.offset))
         return _bare(" + ".join(terms))
@@ -441,9 +445,10 @@ def _scalar(x: Any) -> str:
 
 _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Literal: _PythonWriter.literal, RuntimeScalar: _PythonWriter.runtime_scalar, Compute: _PythonWriter.compute,
-    Pack: _PythonWriter.pack, Unpack: _PythonWriter.unpack, Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
-    Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end, Declare: _PythonWriter.declare,
-    Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
+    Pack: _PythonWriter.pack, Unpack: _PythonWriter.unpack, Load: _PythonWriter.load, Store: _PythonWriter.store,
+    Begin: _PythonWriter.begin, Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end,
+    Declare: _PythonWriter.declare, Assign: _PythonWriter.assign, Read: _PythonWriter.read,
+    Check: _PythonWriter.check, Loop: _PythonWriter.loop,
     Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,
     Tape: _PythonWriter.tape, Grow: _PythonWriter.grow, Free: _PythonWriter.free,
     Library: _PythonWriter.library, LoadInteger: _PythonWriter.load_integer,

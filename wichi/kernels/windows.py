@@ -22,8 +22,36 @@ from wichi.trace.primitive import Pointwise, Reduction
 _MOST_COST = 60  # of what is computed again for one window; in simple operations
 _COSTS = {"div": 4, "sqrt": 4, "mod": 8, "floordiv": 8}
 _SIMPLE = frozenset(
-    "add sub mul neg square abs sign maximum minimum where relu cast copy stop_gradient eq ne lt le gt ge and or xor not"
-    " floor ceil trunc rint".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "square",
+        "abs",
+        "sign",
+        "maximum",
+        "minimum",
+        "where",
+        "relu",
+        "cast",
+        "copy",
+        "stop_gradient",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "xor",
+        "not",
+        "floor",
+        "ceil",
+        "trunc",
+        "rint",
+    ]
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -175,9 +174,7 @@ class Writer:
 
     def spread(self, x: Scalar, lanes: int) -> Scalar:
         """A vector of one number."""
-        return self.numbered(
-            ("spread", x.id, lanes), x.dtype, lambda out: Pack(out, (x.id,) * lanes, x.dtype), lanes
-        )
+        return self.numbered(("spread", x.id, lanes), x.dtype, lambda out: Pack(out, (x.id,) * lanes, x.dtype), lanes)
 
     # --- loops ---
 

@@ -6,19 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from wichi.errors import ShapeError
 from wichi.numpy._pointwise import add, multiply
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.ops import shaping
+from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.free import FreeSize, extent
 from wichi.trace.primitive import aval_of, shape_of
-from wichi.trace.tracer import is_tracing, of_its_own, staged
+from wichi.trace.tracer import is_tracing, of_its_own, stage, staged
 
 eye, identity, tri = np.eye, np.identity, np.tri
 
 
 def _writable(shape: Any, value: Any) -> Array:
     """An array filled with a number; while a function is traced a value of the trace, so that it can be written."""
-    wanted = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)
+    wanted = tuple(extent(n) for n in shape) if isinstance(shape, tuple | list) else (extent(shape),)
     if not is_tracing():
         return np.full(wanted, value)
     made = of_its_own(broadcast_to(value if isinstance(value, Boxed) else staged(value), wanted))
@@ -110,9 +113,22 @@ def linspace(start: Array, stop: Array, num: int = 50, endpoint: bool = True) ->
 
 @public(np.arange)
 def arange(start: Array, stop: Array = None, step: Array = 1, **options: Any) -> Array:
-    """As ``numpy.arange``; its length must be known, so a traced value can only be a start or a step of known count."""
+    """As ``numpy.arange`` of plain numbers, and of a free size: its length must not depend on values.
+
+    Raises:
+        TypeError: an argument is a value inside a transform.
+    """
     from wichi.trace.tracer import concrete
 
+    if isinstance(start, FreeSize) or isinstance(stop, FreeSize):
+        if step != 1:
+            raise ShapeError(
+                "np.arange up to a free size goes in steps of 1.",
+                at=frames.describe(frames.user_where()),
+                fix="step * wichi.numpy.arange(n)",
+            )
+        first, last = (0, start) if stop is None else (start, stop)
+        return add(stage(shaping.iota, size=extent(last - first)), first)
     numbers = [None if v is None else concrete(v) for v in (start, stop, step)]
     if numbers[0] is None or (stop is not None and numbers[1] is None) or numbers[2] is None:
         raise TypeError(

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wichi.errors import ConditionError, IndexRangeError
+from wichi.errors import ConditionError, IndexRangeError, ShapeError
 from wichi.numpy._masked import MaskedPart
 from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, common_shape, public
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.dims import Dim, free_sizes
+from wichi.trace.free import extent
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import Tracer, concrete
 
@@ -117,6 +119,12 @@ def spans(parts: list[Any], shape: tuple[int, ...]) -> Spans:
             result.append(1)
             continue
         n = next(lengths)
+        if isinstance(n, Dim):
+            span = _free_span(part, n)
+            found.append(span)
+            kept.append(None if isinstance(part, int) else len(result))
+            result += [] if isinstance(part, int) else [span[2]]
+            continue
         if isinstance(part, int):
             if not -n <= part < n:
                 raise IndexRangeError(
@@ -134,6 +142,41 @@ def spans(parts: list[Any], shape: tuple[int, ...]) -> Spans:
         result.append(count)
     start, step, size = (tuple(span[k] for span in found) for k in range(3))
     return Spans(start, step, size, tuple(result), kept)
+
+
+def _free_span(part: Any, n: Dim) -> tuple[int, int, int]:
+    """The span of an index on an axis of a free size: right for every length that is long enough for it."""
+    sizes = free_sizes()
+    assert sizes is not None
+
+    def bound(value: Any, default: int) -> int:
+        if value is None:
+            return default
+        where = extent(value)
+        where = n + where if not isinstance(where, Dim) and where < 0 else where
+        sizes.require(where, f"{value} counted from the end of an axis of {n}")
+        sizes.require(n - where, f"{value} within an axis of {n}")
+        return where
+
+    if isinstance(part, int):
+        at = n + part if part < 0 else part
+        sizes.require(at, f"index {part} of an axis of {n}")
+        sizes.require(n - 1 - at, f"index {part} of an axis of {n}")
+        return at, 1, 1
+    if not isinstance(part, slice):
+        return 0, 1, n
+    if part.step in (None, 1):
+        start, stop = bound(part.start, 0), bound(part.stop, n)
+        sizes.require(stop - start, f"the length of {part.start}:{part.stop} of an axis of {n}")
+        return start, 1, stop - start
+    if part.step == -1 and part.start is None and part.stop is None:
+        return n - 1, -1, n
+    raise ShapeError(
+        f"The slice {part.start}:{part.stop}:{part.step} of an axis of the free size {n} has no polynomial length.",
+        at=frames.describe(frames.user_where()),
+        because="the compiled function must hold for all lengths",
+        fix="reshape first: wichi.spec(dtype, ('n', 2)) and x[:, 0]",
+    )
 
 
 def _sliced(x: Array, parts: list[Any]) -> tuple[Array, list[int | None]]:

@@ -11,9 +11,10 @@ from wichi.errors import DtypeError, ShapeError
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.dims import Dim
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Primitive, aval_of, shape_of
-from wichi.trace.tracer import supported
+from wichi.trace.tracer import is_tracing, staged, supported
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,7 +57,10 @@ def cast_to(x: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(x, Boxed):
         return x if x.aval.dtype == dtype and not x.aval.weak else shaping.cast(x, dtype=dtype)
     if isinstance(x, np.ndarray):
-        return x if x.dtype == dtype else x.astype(dtype)
+        if x.dtype == dtype:
+            return x
+        # Inside a trace a plain array is held by reference, so it is cast where the graph runs.
+        return shaping.cast(staged(x), dtype=dtype) if is_tracing() else x.astype(dtype)
     if dtype.kind in "iu" and isinstance(x, int) and not isinstance(x, bool):
         info = np.iinfo(dtype)
         if not info.min <= x <= info.max:
@@ -70,6 +74,8 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
     if old == shape:
         return x
     extra = len(shape) - len(old)
+    if isinstance(x, np.ndarray) and is_tracing():
+        x = staged(x)
     return shaping.broadcast(x, shape=shape, axes=tuple(range(extra)))
 
 
@@ -82,6 +88,11 @@ def common_shape(what: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...
     first = shapes[0]
     if all(s == first for s in shapes):
         return first
+    if any(isinstance(n, Dim) for s in shapes for n in s):
+        shapes = [(1,) * (max(map(len, shapes)) - len(s)) + s for s in shapes]
+        columns = [[n for n in sizes if n != 1] or [1] for sizes in zip(*shapes, strict=True)]
+        if all(n == sizes[0] for sizes in columns for n in sizes):
+            return tuple(next((n for n in sizes if isinstance(n, Dim)), sizes[0]) for sizes in columns)
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

@@ -11,10 +11,12 @@ import numpy as np
 from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import Array, as_value, axes_in, axis_in, broadcast_to, cast_to, public
+from wichi.numpy._promote import Array, as_value, axes_in, axis_in, broadcast_to, cast_to, is_boxed, public
 from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
+from wichi.trace.dims import Dim
+from wichi.trace.free import visible
 from wichi.trace.primitive import Primitive, aval_of, shape_of
 from wichi.trace.tracer import of_its_own
 
@@ -94,6 +96,11 @@ def _count(a: Array, axis: Any) -> int:
     return count
 
 
+def _as_number(count: int) -> Any:
+    """A count to calculate with."""
+    return visible(count) if isinstance(count, Dim) else float(count)
+
+
 @public(np.mean)
 def mean(
     a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
@@ -101,7 +108,7 @@ def mean(
     a = as_value(a)
     _plain_options("mean", out=out, where=where)
     a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
-    return pw.divide(_reduced(reducing.sum_, a, axis, bool(keepdims)), float(_count(a, axis)))
+    return pw.divide(_reduced(reducing.sum_, a, axis, bool(keepdims)), _as_number(_count(a, axis)))
 
 
 @public(np.average)
@@ -132,7 +139,10 @@ def var(
     a = as_value(a)
     a = cast_to(a, np.dtype(dtype or (aval_of(a).dtype if aval_of(a).dtype.kind == "f" else float)))
     squares = pw.square(pw.subtract(a, mean(a, axis, keepdims=True)))
-    return pw.divide(sum(squares, axis, keepdims=bool(keepdims)), builtins.max(_count(a, axis) - degrees, 0.0))
+    count = _as_number(_count(a, axis)) - degrees
+    return pw.divide(
+        sum(squares, axis, keepdims=bool(keepdims)), count if is_boxed(count) else builtins.max(count, 0.0)
+    )
 
 
 @public(np.std)

@@ -26,6 +26,7 @@ from wichi.numpy._promote import (
 )
 from wichi.ops import shaping
 from wichi.trace import frames
+from wichi.trace.free import extent
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import as_view, of_its_own
 
@@ -35,7 +36,7 @@ def reshape(a: Array, shape: Any, order: str = "C") -> Array:
     """As ``numpy.reshape``, in C order only."""
     if order not in ("C", "A"):
         raise TypeError("np.reshape of a value inside a transform takes order='C' only")
-    wanted = tuple(int(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
+    wanted = tuple(extent(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
     a = as_value(a)
     size = aval_of(a).size
     known = math.prod(n for n in wanted if n != -1)
@@ -111,7 +112,7 @@ def squeeze(a: Array, axis: Any = None) -> Array:
 
 @public(np.broadcast_to)
 def _broadcast_to(array: Array, shape: Any) -> Array:
-    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    shape = tuple(extent(n) for n in (shape if isinstance(shape, tuple | list) else (shape,)))
     if common_shape("broadcast_to", [shape_of(array), shape]) != shape:
         raise ShapeError(
             f"shape {shape_of(array)} does not broadcast to {shape}", at=frames.describe(frames.user_where())
@@ -383,8 +384,12 @@ def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array
     i, j = axis_in(axis1, ndim), axis_in(axis2, ndim)
     moved = shaping.transpose(a, perm=(*(k for k in range(ndim) if k not in (i, j)), i, j))
     rows, columns = shape_of(moved)[-2:]
-    first = np.arange(builtins.max(builtins.min(rows + builtins.min(offset, 0), columns - builtins.max(offset, 0)), 0))
-    taken = index(moved, (..., first - builtins.min(offset, 0), first + builtins.max(offset, 0)))
+    last = columns - offset if offset > 0 else rows + offset
+    count = rows if rows == columns and not offset else builtins.max(builtins.min(rows, columns, last), 0)
+    before, whole = shape_of(moved)[:-2], (0,) * (ndim - 2)
+    flat = shaping.reshape(moved, shape=(*before, rows * columns))  # there its elements are equally far apart
+    first = (offset if offset > 0 else -offset * columns) if count else 0
+    taken = shaping.slice_(flat, start=(*whole, first), step=(*(1 for _ in whole), columns + 1), size=(*before, count))
     return as_view(taken, a)
 
 

@@ -96,7 +96,7 @@ where = elementwise(
 
 def _between(out: Any, ins: Any, tangents: Any, first_wins: Any) -> Any:
     (x, y), (x_dot, y_dot) = ins, tangents
-    return where(first_wins(x, y), x_dot, where(x == y, (x_dot + y_dot) * 0.5, y_dot))  # a tie is split evenly
+    return where(first_wins(x, y), x_dot, where(eq(x, y), (x_dot + y_dot) * 0.5, y_dot))  # a tie is split evenly
 
 
 maximum = elementwise("maximum", np.maximum, arity=2, dtypes="feib", jvp=lambda o, ins, ts: _between(o, ins, ts, gt))

@@ -273,6 +273,20 @@ inside = Primitive(
 )
 
 
+# The places along an axis, 0, 1, ..., of which only a call knows how many there are.
+iota = Primitive(
+    "iota",
+    type=lambda size: Aval((size,), np.dtype("i8")),
+    impl=lambda size: np.arange(size),
+    batch=None,
+    samples=lambda rng: [([], {"size": 5}), ([], {"size": 0})],
+    kernel=Indexed(lambda k, places, size: places[0]),
+    differentiable=False,
+    pointwise=True,
+    folds=False,
+)
+
+
 # --- concatenate ---------------------------------------------------------------------------------------------------
 def _concatenate_type(*xs: Aval, axis: int) -> Aval:
     first = xs[0].shape
@@ -314,9 +328,7 @@ concatenate = Primitive(
     impl=lambda *xs, axis: np.concatenate(xs, axis),
     transpose=_concatenate_transpose,
     batch=_concatenate_batch,
-    kernel=Loops(
-        _concatenate_loops, lambda k, *xs, axis: np.concatenate(xs, axis), along=_concatenate_along
-    ),
+    kernel=Loops(_concatenate_loops, lambda k, *xs, axis: np.concatenate(xs, axis), along=_concatenate_along),
     samples=lambda rng: [
         ([sample(rng, (2,)), sample(rng, (3,))], {"axis": 0}),
         ([sample(rng, (2, 3)), sample(rng, (2, 0)), sample(rng, (2, 1))], {"axis": 1}),

@@ -14,6 +14,7 @@ import numpy as np
 
 from wichi.errors import MissingRuleError, PlainArrayWriteError
 from wichi.trace import frames
+from wichi.trace.dims import Dim, free_sizes
 
 if TYPE_CHECKING:
     from wichi.trace.ir import Aval
@@ -82,7 +83,10 @@ class Boxed:
     # --- what it looks like ------------------------------------------------------------------------------------------
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.aval.shape
+        shape = self.aval.shape
+        if free_sizes() is not None and frames.is_called_by_user(2):
+            return tuple(map(registry.methods["_visible_size"], shape))
+        return shape
 
     @shape.setter
     def shape(self, wanted: Any) -> NoReturn:
@@ -103,17 +107,23 @@ class Boxed:
 
     @property
     def size(self) -> int:
-        return self.aval.size
+        size = self.aval.size
+        if free_sizes() is not None and frames.is_called_by_user(2):
+            return registry.methods["_visible_size"](size)  # type: ignore[no-any-return]
+        return size
 
     def __len__(self) -> int:
-        if not self.shape:
+        shape = self.aval.shape
+        if not shape:
             raise TypeError("len() of a 0-d value")
-        return self.shape[0]
+        if isinstance(shape[0], Dim):
+            registry.methods["_needs_number"](shape[0])
+        return shape[0]
 
     def __iter__(self) -> Iterator[Any]:
-        if not self.shape:
+        if not self.aval.shape:
             raise TypeError("iteration over a 0-d value")
-        return (self[i] for i in range(self.shape[0]))
+        return (self[i] for i in range(len(self)))
 
     def __getattr__(self, name: str) -> Any:
         found = registry.methods.get(name)

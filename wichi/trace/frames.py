@@ -37,6 +37,11 @@ def user_frame() -> FrameType | None:
     return frame
 
 
+def is_called_by_user(depth: int) -> bool:
+    """Whether the function ``depth`` calls up, counted from here, is the user's."""
+    return not is_internal(sys._getframe(depth).f_code.co_filename)
+
+
 def user_where() -> Where | None:
     """The user's line that is running now."""
     frame = user_frame()

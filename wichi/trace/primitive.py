@@ -120,7 +120,7 @@ def aval_of(x: Any) -> Aval:
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, a scalar or a boxed value."""
-    return x.shape if hasattr(x, "shape") else np.shape(x)
+    return x.aval.shape if isinstance(x, Boxed) else x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def pointwise_shape(name: str, avals: Sequence[Aval]) -> tuple[int, ...]:

@@ -102,7 +102,9 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         )
     if array:
         maker, inside = _call(text, "[...]")
-        if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
+        if ours := of_numpy(text):
+            fix = ours
+        elif subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
             fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
         elif "dlpack" in maker:
             fix = "write it with NumPy's functions, or give another library's function a rule: wichi.primitive(f)"
@@ -132,6 +134,12 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         because="a Python float is a number, not a value still to be computed",
         fix=fix,
     )
+
+
+def of_numpy(text: str) -> str:
+    """A call of a NumPy function that makes arrays, as one of ours, which takes traced values; else empty."""
+    found = re.fullmatch(r"(?:np|numpy)\.((?:arange|zeros|ones|full|empty|linspace)\(.*\))", text)
+    return f"wichi.numpy.{found[1]}" if found else ""
 
 
 def _call(text: str, otherwise: str) -> tuple[str, str]:

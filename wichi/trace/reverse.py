@@ -245,7 +245,7 @@ def _pulled_after(
     floats: Sequence[int],
     seeds: Sequence[Any] | None,
 ) -> list[Any]:
-    """The outputs, and the cotangents of the inputs named by ``wrt``; ``given`` or ``seeds`` are those of the floats."""
+    """The outputs, and the cotangents of the inputs ``wrt``; ``given`` or ``seeds`` are those of the floats."""
     box = value(graph.ins[0])
     cts: list[Any] = [None] * len(graph.outs)
     for i, ct in zip(floats, given if seeds is None else seeds, strict=True):

@@ -451,6 +451,15 @@ def staged(x: Any) -> Tracer:
     return Tracer(run, run.lift(x))
 
 
+def stage(prim: Primitive, **params: Any) -> Tracer:
+    """What a primitive without operands answers, in the innermost trace."""
+    run = _current.get()
+    assert run is not None
+    made = run.stage(prim, (), params)
+    assert isinstance(made, Tracer)
+    return made
+
+
 def of_its_own(x: Any) -> Any:
     """A traced value under a name of its own, as a copy in NumPy: writes to one are not seen in the other."""
     if not isinstance(x, Tracer):
