@@ -3,6 +3,7 @@
     make bench        everything
     make bench ROWS="import compile call warm njit"   compare: beside JAX, PyTorch and autograd
                                                       loops: scans, Hessians, batches of fits
+                                                      fits: whole calls of SciPy's solvers
                                                       sparse: sparse Jacobians and Hessians
 
 Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
@@ -137,6 +138,13 @@ def row_sparse() -> None:
     main()
 
 
+def row_fits() -> None:
+    """SciPy's solvers with wichi's derivatives, beside the same with their own differences."""
+    from benchmarks.fits import main
+
+    main()
+
+
 def row_warm() -> None:
     """A second process, from its start to the first gradient of the MNIST MLP, with machine code on disk."""
     script = (
@@ -178,7 +186,7 @@ def row_njit() -> None:
 
 ROWS = {
     "import": row_import, "compile": row_compile, "call": row_call, "warm": row_warm, "njit": row_njit,
-    "compare": row_compare, "loops": row_loops, "sparse": row_sparse,
+    "compare": row_compare, "loops": row_loops, "sparse": row_sparse, "fits": row_fits,
 }  # fmt: skip
 
 if __name__ == "__main__":

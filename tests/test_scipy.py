@@ -14,7 +14,7 @@ import scipy.optimize
 import wichi
 from wichi.errors import ArgumentError, DtypeError, NonScalarError, ShapeError
 from wichi.scipy import integrate, optimize
-from wichi.scipy.objective import Unraveller
+from wichi.scipy.objective import unraveller
 
 
 def rosenbrock(x):
@@ -136,7 +136,7 @@ TWO = np.array([0.3, 0.4])
 def test_forms_of_bounds(x0, bounds, lowest, highest):
     from wichi.scipy.limits import of_minimize
 
-    found = of_minimize(bounds, Unraveller(x0))
+    found = of_minimize(bounds, unraveller(x0))
     np.testing.assert_array_equal(found.lb, lowest)
     np.testing.assert_array_equal(found.ub, highest)
     inside = optimize.minimize(lambda p: sum(np.sum((x - 9.0) ** 2) for x in wichi.pytree.leaves(p)), x0, bounds=bounds)
@@ -161,7 +161,7 @@ def test_constraints_have_exact_derivatives():
 
     x0 = {"x": np.array([0.5, -0.2]), "y": 0.3}
     c = optimize.NonlinearConstraint(lambda p: (p["x"] ** 3, p["y"] * p["x"][0]), None, (np.array([1.0, 2.0]), 3.0))
-    (made,) = constraints_of(c, Unraveller(x0), x0, with_hessian=True)
+    (made,) = constraints_of(c, unraveller(x0), x0, with_hessian=True)
     np.testing.assert_array_equal(made.ub, [1, 2, 3])
     np.testing.assert_array_equal(made.lb, -np.inf)
     v = np.array([0.5, -0.2, 0.3])

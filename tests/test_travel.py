@@ -27,6 +27,10 @@ def loss(x):
     return np.sum(np.sin(x) * W)
 
 
+def total(x):
+    return np.sum(np.sin(x))
+
+
 def curve(x):
     return np.tanh(x) * x[0]
 
@@ -143,6 +147,9 @@ FUNCTIONS = {
     "pullback": (wichi.vjp(curve, X)[1], (X,)),
     "linear map": (wichi.linearize(curve, X)[1], (X,)),
     "make_graph": (wichi.make_graph(loss), (X,)),
+    "sparse jacobian": (wichi.sparse.jacobian(curve), (X,)),
+    "sparse hessian": (wichi.sparse.hessian(loss), (X,)),
+    "njit of free sizes": (wichi.njit(wichi.grad(total), wichi.spec("f8", ("n",))), (X,)),
     "njit": (wichi.njit(wichi.grad(loss), X), (X,)),
     "for_scipy": (wichi.for_scipy(loss, X).jac, (X,)),
     "adam": (wichi.optim.adam(1e-2).init, (X,)),

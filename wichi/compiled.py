@@ -20,7 +20,7 @@ from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
-from wichi.trace.captured import Dependency, dependencies
+from wichi.trace.captured import Dependency, dependencies, is_followed
 from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 _MOST_DIRECT = 4  # signatures that are tried natively before they are looked up
+_UNKNOWN: tuple[list[Dependency], list[tuple[int, Any]]] = ([], [(0, None)])
 _MOST_TRACES = 8  # kept for one signature: functions of equal code may hold different globals and cells in turn
 
 
@@ -67,7 +68,8 @@ class Transformed(Portable, Generic[P, R]):
         name = getattr(fn, "__name__", type(fn).__name__)
         self._name = "f" if name == "<lambda>" else name
         self._traces = _table(fn, rewrite)
-        self._dependencies: list[Dependency] | None = None
+        # What is compared, and those of its values that it was found by following; replaced as a whole.
+        self._dependencies = _UNKNOWN
         # Fast calls of the signatures used last: of arguments, and of the leaves of trees that only optree can take
         # apart. Replaced as a whole, so threads see one tuple or the other. They belong to this function, not to the
         # trace, which functions of equal code share: they look into this function's own cells and globals.
@@ -158,18 +160,15 @@ class Transformed(Portable, Generic[P, R]):
             return
         if any(found is trace for trace in self._shortened):
             return  # its fast call has refused this time: a strided array, for instance
-        executable, known = found.run.executable, self._dependencies
-        if (
-            executable is None
-            or found.captured
-            or found.run.donated
-            or known is None
-            or len(known) != len(found.depends_on)
-        ):
-            return  # not compiled (debugging), or another thread has just traced anew
+        executable = found.run.executable
+        if executable is None or found.captured or found.run.donated:
+            return  # not compiled (debugging), or without a fast way in
+        known, values = self._current()
+        if not found.depends_on_same(values):
+            return  # changed meanwhile
         plain = len(leaves) == len(args) and all(map(_is, leaves, args))
         extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
-        door = executable.door(tuple(zip(known, found.depends_on, strict=True)))
+        door = executable.door(tuple(zip(known, values, strict=True)))
         if door is None:
             return
         fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree), found.guards)
@@ -212,7 +211,7 @@ class Transformed(Portable, Generic[P, R]):
         ``by reference``: arrays among them; their contents are read anew on each call.
         ``frozen``: arrays that were computed, or reached by attribute or key, while tracing; never updated.
         """
-        compared = self._dependencies or []
+        compared = self._dependencies[0]
         named = {id(d.read()): d.name for d in compared}
         arrays = {
             id(a.value): a
@@ -261,7 +260,7 @@ class Transformed(Portable, Generic[P, R]):
         key = (treedef, avals)
         group = self._traces.get(key) if free_sizes() is None else None  # with free sizes nothing is kept
         if group is not None:
-            values = self._current()
+            _, values = self._current()
             for found in group:
                 if found.guards and not guarded:
                     continue
@@ -279,10 +278,15 @@ class Transformed(Portable, Generic[P, R]):
         """A trace whose last inputs are the free sizes, in the order of their names."""
         return self._make(avals, treedef, (), free=free)
 
-    def _current(self) -> tuple[Any, ...]:
-        if self._dependencies is None:
-            self._dependencies = dependencies(self.__wrapped__)
-        return tuple([d.read() for d in self._dependencies])
+    def _current(self) -> tuple[list[Dependency], tuple[Any, ...]]:
+        """What is compared, and its values now."""
+        known, followed = self._dependencies
+        values = tuple([d.read() for d in known])
+        if any(i >= len(values) or values[i] is not value for i, value in followed):
+            known = dependencies(self.__wrapped__)  # a function has taken the place of another, and holds others
+            values = tuple([d.read() for d in known])
+            self._dependencies = known, [(i, v) for i, v in enumerate(values) if is_followed(v)]
+        return known, values
 
     def _make(
         self,
@@ -292,8 +296,8 @@ class Transformed(Portable, Generic[P, R]):
         guarded: bool = False,
         free: FreeSizes | None = None,
     ) -> CompiledTrace:
-        self._dependencies = None
-        depends_on = self._current()
+        self._dependencies = _UNKNOWN
+        _, depends_on = self._current()
         out_tree: list[pytree.TreeDef] = []
 
         def flat(*values: Any) -> list[Any]:

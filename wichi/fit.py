@@ -22,7 +22,7 @@ from wichi.arguments import leaf_aval
 from wichi.errors import ArgumentError, ShapeError
 from wichi.jacobians import jacfwd
 from wichi.kernels import interrupts
-from wichi.scipy.objective import Unraveller, flat
+from wichi.scipy.objective import Unraveller, flat, unraveller
 from wichi.trace import frames
 from wichi.transforms import jit, value_and_grad
 
@@ -155,7 +155,7 @@ def _item(p0s: Any) -> tuple[int, Unraveller]:
     if not leaves or any(leaf_aval(x).ndim == 0 for x in leaves):
         raise ShapeError("p0s must be arrays whose first axis counts items.", at=frames.describe(frames.user_where()))
     example = pytree.tree_map(lambda x: np.zeros(leaf_aval(x).shape[1:], leaf_aval(x).dtype), p0s)
-    return leaf_aval(leaves[0]).shape[0], Unraveller(example, "p0s")
+    return leaf_aval(leaves[0]).shape[0], unraveller(example, "p0s")
 
 
 def _over_batch(

@@ -14,6 +14,7 @@ from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.captured import same
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Const, Graph, Where
 from wichi.trace.tracer import Tracer, of_its_own
@@ -95,7 +96,7 @@ class CompiledTrace:
 
     def depends_on_same(self, values: Sequence[Any]) -> bool:
         """Whether globals, cells and the like are what they were when this was traced."""
-        return len(self.depends_on) == len(values) and all(map(_is, self.depends_on, values))
+        return len(self.depends_on) == len(values) and all(map(same, self.depends_on, values))
 
     def agrees(self, results: Sequence[Any]) -> bool:
         """Whether the guards among ``results`` came out as when the function was traced."""
@@ -152,7 +153,3 @@ class Memory(NamedTuple):
     captured: int
     outputs: int
     working: int
-
-
-def _is(a: Any, b: Any) -> bool:
-    return a is b

@@ -10,7 +10,7 @@ import numpy as np
 from wichi import pytree
 from wichi.errors import ArgumentError
 from wichi.jacobians import jacobian
-from wichi.scipy.objective import Unraveller, Vector, flat
+from wichi.scipy.objective import Unraveller, Vector, flat, unraveller
 from wichi.trace import frames
 from wichi.transforms import jit
 
@@ -57,7 +57,7 @@ def solve_ivp(
     given = tuple(args)
     if isinstance(y0, list | tuple) and all(map(np.isscalar, y0)):
         y0 = np.asarray(y0, float)  # as SciPy's users write a vector
-    unravel = Unraveller(y0, "y0")
+    unravel = unraveller(y0, "y0")
 
     def of_vector(t: Any, v: Any) -> Any:
         slope = flat(fun(t, unravel(v), *given))

@@ -11,7 +11,7 @@ import numpy as np
 from wichi import pytree
 from wichi.errors import ArgumentError
 from wichi.jacobians import hvp
-from wichi.scipy.objective import Residuals, Unraveller, Vector
+from wichi.scipy.objective import Residuals, Unraveller, Vector, unraveller
 from wichi.trace import frames
 from wichi.transforms import jit
 
@@ -151,7 +151,7 @@ def _nonlinear(c: NonlinearConstraint, unravel: Unraveller, x0: Any, with_hessia
     values = Residuals(c.fun, unravel)
     of_vector = values.function
     value = jit(lambda v: c.fun(unravel(v)))(unravel.vector(x0))
-    result = Unraveller(value, "the result of a constraint")
+    result = unraveller(value, "the result of a constraint")
 
     def weighted(v: Any, weights: Any) -> Any:
         return np.sum(of_vector(v) * weights)

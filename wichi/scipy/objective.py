@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -23,19 +24,11 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Unraveller:
-    """Between a tree of float arrays and one vector of float64."""
+    """Between a tree of float arrays and one vector of float64. Made by ``unraveller``."""
 
-    def __init__(self, tree: Any, what: str = "x0") -> None:
-        leaves, self.tree = pytree.flatten(tree)
-        self.avals = [_aval(x, f"{what}{path}") for x, path in zip(leaves, pytree.paths(self.tree), strict=True)]
-        for path, aval in zip(pytree.paths(self.tree), self.avals, strict=True):
-            if aval.dtype.kind != "f" and not aval.weak:
-                raise DtypeError(
-                    f"{what}{path} is {aval}; solvers move real numbers.",
-                    at=frames.describe(frames.user_where()),
-                    fix="make it a float: np.asarray(x, float)",
-                )
-        self.offsets = np.cumsum([0, *(a.size for a in self.avals)])
+    def __init__(self, tree: pytree.TreeDef, avals: tuple[Aval, ...]) -> None:
+        self.tree, self.avals = tree, avals
+        self.offsets = np.cumsum([0, *(a.size for a in avals)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (pytree.unflatten(self.tree, [Likeness(a) for a in self.avals]),)
@@ -101,6 +94,29 @@ class Unraveller:
         return found
 
 
+def unraveller(tree: Any, what: str = "x0") -> Unraveller:
+    """The one of trees like this. Equal trees have the same one, by which functions made with it find their traces.
+
+    Raises:
+        DtypeError: a leaf is no float.
+        ArgumentError: a leaf is no number.
+    """
+    leaves, treedef = pytree.flatten(tree)
+    names = [f"{what}{path}" for path in pytree.paths(treedef)]
+    avals = tuple(_aval(x, name) for x, name in zip(leaves, names, strict=True))
+    for name, aval in zip(names, avals, strict=True):
+        if aval.dtype.kind != "f" and not aval.weak:
+            raise DtypeError(
+                f"{name} is {aval}; solvers move real numbers.",
+                at=frames.describe(frames.user_where()),
+                fix="make it a float: np.asarray(x, float)",
+            )
+    return _unraveller(treedef, avals)
+
+
+_unraveller = functools.lru_cache(maxsize=256)(Unraveller)
+
+
 def _aval(x: Any, what: str) -> Aval:
     try:
         return leaf_aval(x)
@@ -109,7 +125,7 @@ def _aval(x: Any, what: str) -> Aval:
 
 
 def _again(like: Any) -> Unraveller:
-    return Unraveller(examples(like))
+    return unraveller(examples(like))
 
 
 def flat(tree: Any) -> Any:
@@ -294,6 +310,6 @@ def for_scipy(f: Callable[..., Any], x0: Any, *args: Any) -> ForSciPy:
     >>> made.names, made.tree(found.x)["a"].round(6)
     (['a[0]', 'a[1]', 'b'], array([3., 3.]))
     """
-    unravel = Unraveller(x0)
+    unravel = unraveller(x0)
     objective = Objective(f, unravel, args, x0)
     return ForSciPy(objective.fun, objective.jac, objective.hess, objective.hessp)

@@ -12,7 +12,7 @@ from wichi.errors import ArgumentError
 from wichi.jacobians import jacobian
 from wichi.scipy import limits
 from wichi.scipy.limits import NonlinearConstraint
-from wichi.scipy.objective import Objective, Residuals, Unraveller, Vector
+from wichi.scipy.objective import Objective, Residuals, Unraveller, Vector, unraveller
 from wichi.trace import frames
 from wichi.transforms import jit
 
@@ -68,7 +68,7 @@ def minimize(
     """
     from scipy import optimize
 
-    unravel = Unraveller(x0)
+    unravel = unraveller(x0)
     objective = Objective(f, unravel, tuple(args))
     name = method.lower() if isinstance(method, str) else ""
     fun = objective.value if name in _WITHOUT_DERIVATIVES else objective.fun
@@ -133,7 +133,7 @@ def least_squares(
     """
     from scipy import optimize
 
-    unravel = Unraveller(x0)
+    unravel = unraveller(x0)
     residuals = Residuals(residual, unravel, tuple(args))
     if bounds is not None:
         options["bounds"] = limits.of_least_squares(bounds, unravel)
@@ -169,7 +169,7 @@ def curve_fit(f: Callable[..., Any], xdata: Any, ydata: Any, p0: Any = None, **o
     """
     from scipy import optimize
 
-    unravel = Unraveller(p0, "p0") if isinstance(p0, dict) else None
+    unravel = unraveller(p0, "p0") if isinstance(p0, dict) else None
 
     def model(x: Any, v: Any) -> Any:
         if unravel is not None:
@@ -227,7 +227,7 @@ def root(
     """
     from scipy import optimize
 
-    unravel = Unraveller(x0)
+    unravel = unraveller(x0)
     start, equations = unravel.vector(x0), Residuals(f, unravel, tuple(args))
     count = len(equations.fun(start))
     if count != len(start):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,7 @@ from wichi.trace.ir import Graph, dce
 from wichi.trace.tracer import Tracer, stage_graph, staged
 from wichi.traces import Signature
 from wichi.transforms import _scalar_result, _wrt
+from wichi.travel import Portable, wraps
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +81,7 @@ class _Sparse:
         return function, arrays
 
 
-class SparseDerivative:
+class SparseDerivative(Portable):
     """A function whose answer is a sparse matrix. Made by ``wichi.sparse.jacobian`` and ``wichi.sparse.hessian``."""
 
     def __init__(self, fn: Callable[..., Any], argnums: int | Sequence[int], symmetric: bool) -> None:
@@ -93,7 +92,7 @@ class SparseDerivative:
                 at=frames.describe(frames.user_where()),
                 fix=f"wichi.{name}(f)(x), not wichi.{name}(f(x))",
             )
-        functools.update_wrapper(self, fn)
+        wraps(fn)(self)
         self.__wrapped__ = fn
         self._rewrite = _Sparse(name, argnums if isinstance(argnums, int) else tuple(argnums))
         self._entries: Transformed[..., _Entries] = Transformed(fn, self._rewrite)
@@ -118,13 +117,7 @@ class SparseDerivative:
     def __repr__(self) -> str:
         return f"<wichi.{self._rewrite.name} of {getattr(self, '__name__', type(self.__wrapped__).__name__)}>"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """By name where a module holds it (as a decorator puts it there), else as its function and its options."""
-        found: Any = sys.modules.get(getattr(self, "__module__", ""))
-        for part in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, part, None)
-        if found is self:
-            return str(getattr(self, "__qualname__", ""))
+    def _made_of(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return SparseDerivative, (self.__wrapped__, self._rewrite.argnums, self._rewrite.symmetric)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

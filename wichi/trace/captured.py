@@ -39,6 +39,34 @@ class Dependency:
             return MISSING
 
 
+def is_followed(value: Any) -> bool:
+    """Whether what ``value`` holds is compared too, beside ``value`` itself."""
+    return isinstance(value, FunctionType | MethodType | functools.partial) or hasattr(value, "__wrapped__")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether a trace made with ``a`` holds with ``b`` in its place, given that what they hold is compared too.
+
+    A function made again by the same line is such a case: a lambda within a call, for instance.
+    """
+    if a is b:
+        return True
+    kind = type(a)
+    if kind is not type(b):
+        return False
+    if kind is FunctionType:
+        return a.__code__ is b.__code__  # type: ignore[no-any-return]
+    if kind is MethodType:
+        return a.__func__ is b.__func__  # type: ignore[no-any-return]
+    if kind is tuple:
+        return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+    if kind is functools.partial:
+        return len(a.args) == len(b.args) and list(a.keywords) == list(b.keywords)
+    if kind is float:
+        return a.hex() == b.hex()  # type: ignore[no-any-return]
+    return kind in (int, str, bytes) and a == b
+
+
 def dependencies(function: Callable[..., Any]) -> list[Dependency]:
     """Everything compared, in an order that depends on code alone: equal lambdas give lists that line up."""
     found: list[Dependency] = []
@@ -62,7 +90,7 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
             for dependency in _of_function(f, with_globals=not ours):
                 found.append(dependency)
                 value = dependency.read()
-                if isinstance(value, FunctionType | MethodType | functools.partial) or hasattr(value, "__wrapped__"):
+                if is_followed(value):
                     waiting.append(value)
         elif hasattr(f, "__wrapped__"):
             waiting.append(f.__wrapped__)
