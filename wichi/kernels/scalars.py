@@ -78,11 +78,15 @@ def compute(
     if kind.kind == "f" and op in _INTRINSICS:
         return _intrinsic(b, _INTRINSICS[op], args)
     if kind.kind == "f" and op in vecmath.FUNCTIONS:
-        name = _LIBM[op] + ("" if kind.itemsize == 8 else "f")
-        return vecmath.emit(b, op, args[0], lambda: _library(b, name, args, lanes))
+        return vecmath.emit(b, op, args, lambda b, xs: _library(b, _name_in_c(op, xs[0]), xs, 0))
     if kind.kind == "f" and op in _LIBM:
-        return _library(b, _LIBM[op] + ("" if kind.itemsize == 8 else "f"), args, lanes)
+        return _library(b, _name_in_c(op, args[0]), args, lanes)
     raise AssertionError(f"no native form of {op} on {kind}")
+
+
+def _name_in_c(op: str, like: Any) -> str:
+    """The C library's name for ``op`` on numbers (or vectors) of a float type."""
+    return _LIBM[op] + ("" if _suffix(like.type).endswith("64") else "f")
 
 
 def _filled(kind: Any, number: float) -> Any:

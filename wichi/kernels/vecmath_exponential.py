@@ -1,0 +1,218 @@
+"""exp, exp2, expm1, sinh, cosh and tanh.
+
+All split ``x == k ln2 + r`` with ``|r| <= ln2 / 2`` (W. J. Cody and W. Waite, Software Manual for the Elementary
+Functions, 1980) and put ``2**k`` together from bits. The coefficients are minimax ones (``tools/minimax.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from wichi.kernels.vecmath_numbers import Bits, Real, rounded, scaled
+
+
+class Constants(NamedTuple):
+    """What differs between the formats. ``ln2`` is in two parts, the first so short that its product with k is exact.
+
+    Within ``limit`` results of exp are normal numbers, within ``limit2`` those of exp2.
+    """
+
+    ln2: tuple[float, float]
+    limit: float
+    limit2: float
+    ends: tuple[float, float]  # exp is 0 below, infinite above
+    exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2
+    expm1: tuple[float, ...]  # as for exp, with the error of expm1
+    sinh: tuple[float, ...]  # (sinh(r) / r - 1) / r**2 by r**2, |r| <= 1
+    cosh: tuple[float, ...]  # (cosh(r) - 1) / r**2 by r**2
+
+
+_DOUBLE = Constants(
+    ln2=(6.93147180369123816490e-01, 1.90821492927058770002e-10),
+    limit=708.0,
+    limit2=1021.0,
+    ends=(-746.0, 712.0),
+    exp=(0.5000000000000011, 0.16666666666666466, 0.04166666666652881, 0.008333333333470229, 0.0013888888943697848,
+         0.00019841269546169843, 2.4801493173140074e-05, 2.7557558570108202e-06, 2.7630194244409324e-07,
+         2.5007182966927154e-08),
+    expm1=(0.5, 0.16666666666666677, 0.04166666666666669, 0.008333333333321773, 0.0013888888888886537,
+           0.0001984126988534894, 2.480158729555123e-05, 2.755724520756836e-06, 2.7557315166887896e-07,
+           2.5108648513386736e-08, 2.0898181224055145e-09),
+    sinh=(0.16666666666666669, 0.008333333333332912, 0.0001984126984159342, 2.7557319106750125e-06,
+          2.505213100053114e-08, 1.6056658957816426e-10, 7.776608924607928e-13),
+    cosh=(0.5000000000000012, 0.041666666666519296, 0.0013888888946092404, 2.4801490827451875e-05,
+          2.763098441389934e-07),
+)  # fmt: skip
+_SINGLE = Constants(
+    ln2=(0.693359375, -2.12194440e-4),
+    limit=86.5,
+    limit2=125.0,
+    ends=(-104.0, 90.0),
+    exp=(0.4999999403953552, 0.1666652262210846, 0.04166829213500023, 0.008368532173335552, 0.0013818296138197184),
+    expm1=(0.4999999701976776, 0.1666654646396637, 0.04166744649410248, 0.008366248570382595, 0.0013869658578187227),
+    sinh=(0.1666666716337204, 0.00833331048488617, 0.00019842895562760532, 2.7822129595733713e-06),
+    cosh=(0.5, 0.041666459292173386, 0.0013935451861470938),
+)
+_LOG2_E, _LN2 = 1.44269504088896338700, 0.69314718055994530942
+
+
+def _constants(x: Real) -> Constants:
+    return _SINGLE if x.format.single else _DOUBLE
+
+
+class Split(NamedTuple):
+    """``x == k ln2 + r + lost``; of ``k`` only the low bits are defined."""
+
+    k: Bits
+    r: Real
+    lost: Real
+
+    def power(self) -> Real:
+        """``2**k``, where that is a normal number."""
+        return self.k.power_of_two()
+
+    def times_power(self, x: Real) -> Real:
+        """``x * 2**k``, where both are normal numbers."""
+        return (x.bits() + (self.k << x.format.mantissa)).real()
+
+
+def split(x: Real) -> Split:
+    f = x.format
+    high, low = _constants(x).ln2
+    shifted = x.mul_add(_LOG2_E, f.magic)
+    n = shifted - f.magic
+    rest = n.mul_add(-high, x)
+    r = n.mul_add(-low, rest)
+    return Split(shifted.bits(), r, n.mul_add(-low, rest - r))
+
+
+def exp_of_rest(r: Real) -> Real:
+    return (r * r).mul_add(r.polynomial(*_constants(r).exp), r) + 1.0
+
+
+def exp(x: Real) -> Real:
+    """Within ``limit``, and 0 where that is the answer: masks of attention are full of exp(-1e9)."""
+    s = split(x)
+    return x.like(0.0).where(_vanishes(x), s.times_power(exp_of_rest(s.r)))
+
+
+def _vanishes(x: Real) -> Any:
+    return x < _constants(x).ends[0]
+
+
+def exp_is_special(x: Real) -> Any:
+    """Whether exp overflows or is subnormal, or x is nan."""
+    return x.b.and_(is_extreme(x), x.b.not_(_vanishes(x)))
+
+
+def is_extreme(x: Real) -> Any:
+    """Whether exp(x) or exp(-x) might not be a normal number, or x is nan."""
+    return x.magnitude().beyond(_constants(x).limit)
+
+
+def exp_anywhere(x: Real) -> Real:
+    x = x.clipped(*_constants(x).ends)
+    s = split(x)
+    return scaled(exp_of_rest(s.r), s.k - x.format.magic_bits)
+
+
+def exp2(x: Real) -> Real:
+    """Within ``limit2``."""
+    bits, n = rounded(x)
+    r = (x - n) * _LN2
+    return Split(bits, r, r).times_power(exp_of_rest(r))
+
+
+def is_extreme2(x: Real) -> Any:
+    return x.magnitude().beyond(_constants(x).limit2)
+
+
+def exp2_anywhere(x: Real) -> Real:
+    f = x.format
+    x = x.clipped(-f.bias - f.mantissa - 2.0, f.bias + 2.0)
+    bits, n = rounded(x)
+    return scaled(exp_of_rest((x - n) * _LN2), bits - f.magic_bits)
+
+
+def _expm1_of_rest(s: Split) -> Real:
+    r = s.r
+    return r + (r * r).mul_add(r.polynomial(*_constants(r).expm1), r.mul_add(s.lost, s.lost))
+
+
+def expm1(x: Real) -> Real:
+    """``2**k (exp(r) - 1) + (2**k - 1)``, up to ``limit``: near zero k is 0 and nothing cancels."""
+    s = split(x.like(-50.0).where(x < -50.0, x))
+    power = s.power()
+    return power.mul_add(_expm1_of_rest(s), power - 1.0).magnitude().signed_like(x)
+
+
+def expm1_is_special(x: Real) -> Any:
+    return x.beyond(_constants(x).limit)
+
+
+def _halves(x: Real, k: Bits) -> tuple[Real, Real]:
+    """``2**(k-1)`` and ``2**(-k-1)``."""
+    f = x.format
+    up = (k + (f.bias - 1)) << f.mantissa
+    down = ((f.bias - 1) - k) << f.mantissa
+    return up.real(), down.real()
+
+
+def _sinh_of_rest(r: Real) -> Real:
+    z = r * r
+    return (r * z).mul_add(z.polynomial(*_constants(r).sinh), r)
+
+
+def _cosh_of_rest_less_one(r: Real) -> Real:
+    z = r * r
+    return z * z.polynomial(*_constants(r).cosh)
+
+
+def sinh(x: Real) -> Real:
+    """``sinh(r) (2**k + 2**-k) / 2 + cosh(r) (2**k - 2**-k) / 2``, within ``limit``; up to 1, k is 0."""
+    a = x.magnitude()
+    s, small = split(a), a < 1.0
+    up, down = _halves(x, s.k)
+    r = a.where(small, s.r)
+    near = _sinh_of_rest(r)
+    far = up + (up + down).mul_add(near, (up - down).mul_add(_cosh_of_rest_less_one(s.r), -down))
+    return near.where(small, far).signed_like(x)
+
+
+def cosh(x: Real) -> Real:
+    """``cosh(r) (2**k + 2**-k) / 2 + sinh(r) (2**k - 2**-k) / 2``, within ``limit``."""
+    s = split(x.magnitude())
+    up, down = _halves(x, s.k)
+    return up + (up - down).mul_add(_sinh_of_rest(s.r), (up + down).mul_add(_cosh_of_rest_less_one(s.r), down))
+
+
+def cosh_anywhere(x: Real) -> Real:
+    """What ``cosh`` leaves, where exp(-|x|) is nothing."""
+    x = x.magnitude().clipped(*_constants(x).ends)
+    s = split(x)
+    return scaled(exp_of_rest(s.r) * 0.5, s.k - x.format.magic_bits)
+
+
+def sinh_anywhere(x: Real) -> Real:
+    return cosh_anywhere(x).signed_like(x)
+
+
+# S. L. Moshier, Cephes (https://www.netlib.org/cephes), tanh.c: tanh(x) = x + x z P(z) / Q(z), z = x**2, |x| < 0.625.
+_TANH_P = (-1.61468768441708447952e03, -9.92877231001918586564e01, -9.64399179425052238628e-01)
+_TANH_Q = (4.84406305325125486048e03, 2.23548839060100448583e03, 1.12811678491632931402e02, 1.0)
+_TANH_SINGLE = (-0.3333328068256378, 0.13331405818462372, -0.05373651534318924, 0.02062816731631756,
+                -0.005692296661436558)  # fmt: skip
+
+
+def tanh(x: Real) -> Real:
+    """A rational function near zero, ``1 - 2 / (exp(2|x|) + 1)`` elsewhere; one division for both."""
+    a = x.magnitude()
+    a = a.like(22.0).where(a > 22.0, a)
+    z, small = a * a, a < 0.625
+    if x.format.single:
+        near = (a * z).mul_add(z.polynomial(*_TANH_SINGLE), a)
+        far = 1.0 - 2.0 / (exp(a + a) + 1.0)
+        return near.where(small, far).signed_like(x)
+    top = (a * z * z.polynomial(*_TANH_P)).where(small, 2.0)
+    q = top / z.polynomial(*_TANH_Q).where(small, exp(a + a) + 1.0)
+    return (a + q).where(small, 1.0 - q).signed_like(x)
