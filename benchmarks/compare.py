@@ -9,6 +9,7 @@ writes ``out/benchmarks.json`` and ``out/benchmarks.png``.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import platform
@@ -110,6 +111,8 @@ def leaves_of(answer: Any) -> list[np.ndarray]:
 
 def best_of(runs: dict[str, Run], seconds: float = 1.5) -> dict[str, float]:
     """The best time of each; they take turns for ``seconds`` a contestant."""
+    gc.collect()
+    gc.freeze()  # what one contestant has imported does not slow down the others' collections
     found = dict.fromkeys(runs, float("inf"))
     repeats = {}
     for name, run in runs.items():

@@ -31,7 +31,9 @@ GRADIENT = """
     want = np.sum(np.tanh(x @ w) ** 2) + np.sum(np.exp(-w))
     assert abs(value - want) < 1e-12
     assert abs(gradient.sum() + 3.6837943) < 9, gradient.sum()
-    print("numba" in sys.modules, repr(value), gradient.tobytes().hex())
+    from wichi.kernels import program
+    assert "numba" not in sys.modules
+    print(program.compile_count, repr(value), gradient.tobytes().hex())
 """
 
 
@@ -47,11 +49,10 @@ def answer(folder: Path | str, *options: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_second_process_needs_no_numba(tmp_path):
+def test_second_process_compiles_nothing(tmp_path):
     cold = answer(tmp_path)
     warm = answer(tmp_path, "-W", "error")
-    assert cold[0] == "True"
-    assert warm[0] == "False"
+    assert (cold[0], warm[0]) == ("1", "0"), "programs compiled"
     assert cold[1:] == warm[1:], "the same bits"
     assert len(list(tmp_path.glob("*.o"))) == 1
     assert stat.S_IMODE(next(tmp_path.glob("*.o")).stat().st_mode) & 0o022 == 0
@@ -85,9 +86,9 @@ def test_damaged_file_is_one_warning_and_the_right_answer(tmp_path, how):
     damaged(next(tmp_path.glob("*.o")), how)
     done = python(GRADIENT, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == want
+    assert done.stdout.split()[1:] == want[1:]
     assert done.stderr.count("RuntimeWarning") == 1
-    assert answer(tmp_path, "-W", "error")[0] == "False", "it was written anew"
+    assert answer(tmp_path, "-W", "error")[0] == "0", "it was written anew"
 
 
 def test_code_that_needs_numba_is_neither_kept_nor_linked(tmp_path, monkeypatch):
@@ -118,13 +119,13 @@ def _object(text: str) -> bytes:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere: run as a user")
 def test_read_only_folder_is_no_cache(tmp_path):
     tmp_path.chmod(0o500)
-    assert answer(tmp_path)[0] == "True"
+    assert answer(tmp_path)[0] == "1"
 
 
 def test_path_that_is_no_folder_is_no_cache(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    assert answer(file)[0] == "True"
+    assert answer(file)[0] == "1"
     assert file.read_text() == ""
 
 
@@ -261,5 +262,5 @@ def test_the_key_covers_every_file_that_writes_machine_code():
         if module not in reached and module.startswith("wichi.kernels."):
             reached.add(module)
             waiting += imports(MODULES[module])
-    code = {m.rpartition(".")[2] + ".py" for m in reached} - {"cache.py", "link.py", "blas.py"}
+    code = {m.rpartition(".")[2] + ".py" for m in reached} - {"cache.py", "blas.py"}
     assert code == set(_GENERATORS)

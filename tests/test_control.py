@@ -363,8 +363,19 @@ class TestRefusals:
             wichi.while_loop(lambda c: c < 3, lambda c: c * 0.5, np.int64(1))
 
     def test_carry_of_another_tree(self):
-        with pytest.raises(LoopError, match="changes its tree"):
+        with pytest.raises(LoopError, match=r"changes its tree: carry begins as \* and the body returns \(\*, \*\)"):
             wichi.while_loop(lambda x: True, lambda x: (x, 1), 0.0)
+        with pytest.raises(LoopError, match=r"carry\['s'\]\[1\] begins as \* and the body returns None"):
+            wichi.scan(lambda c, _: ({"s": (c["s"][0], None)}, None), {"s": (1.0, 2.0)}, None, 3)
+
+    @pytest.mark.parametrize("bound", [4, "traced"])
+    def test_carry_of_fori_loop_is_called_val(self, bound):
+        def f(n):
+            n = n if bound == "traced" else bound
+            return wichi.fori_loop(0, n, lambda i, v: {"a": np.append(v["a"], 1.0)}, {"a": np.ones(2)})
+
+        with pytest.raises(LoopError, match=r"carry of fori_loop changes: val\['a'\] begins as f64\[2\] .* f64\[3\]"):
+            wichi.jit(f)(4)
 
     def test_scan_body_must_return_a_pair(self):
         with pytest.raises(LoopError, match=r"must return a pair \(carry, y\)"):
@@ -379,14 +390,16 @@ class TestRefusals:
             wichi.scan(lambda c, x: (c, x), 0.0)
 
     def test_branches_that_disagree(self):
-        with pytest.raises(LoopError, match=r"result is i64\[\] in one and f64\[\] in another"):
-            wichi.jit(lambda x: wichi.cond(x > 0, lambda v: v, lambda v: 0, x))(1.0)
-        with pytest.raises(LoopError, match="different trees"):
-            wichi.jit(lambda x: wichi.cond(x > 0, lambda v: v, lambda v: (v, v), x))(1.0)
+        with pytest.raises(LoopError, match=r"result\['a'\] is i64\[\] in false_fun and f64\[\] in true_fun"):
+            wichi.jit(lambda x: wichi.cond(x > 0, lambda v: {"a": v}, lambda v: {"a": np.int64(0)}, x))(1.0)
+        with pytest.raises(LoopError, match=r"different trees: result\[1\] is \(\*,\) in branch 0 and \* in branch 1"):
+            wichi.jit(lambda i, v: wichi.switch(i, [lambda v: (v, (v,)), lambda v: (v, v)], v))(1, 1.0)
 
     def test_conditions_must_be_one_bool(self):
         with pytest.raises(LoopError, match=r"must be one bool; it is f64\[\]"):
             wichi.while_loop(lambda x: x, lambda x: x, 1.0)
+        with pytest.raises(LoopError, match=r"must be one bool; it is the tree \(\*,\)"):
+            wichi.while_loop(lambda x: (x < 3,), lambda x: x, 1.0)
         with pytest.raises(LoopError, match=r"must be one bool; it is bool\[3\]"):
             wichi.jit(lambda x: wichi.cond(x > 0, np.sum, np.sum, x))(np.ones(3))
 

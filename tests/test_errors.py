@@ -220,6 +220,100 @@ def test_escaped_values() -> None:
         assert "y = x * 2" in str(caught.value)
 
 
+CACHE: dict[str, Any] = {}
+KEPT: list[Any] = []
+HELD: Any = None
+
+
+class Holder:
+    pass
+
+
+class Slotted:
+    __slots__ = ("h",)
+
+
+HOLDER, SLOTTED = Holder(), Slotted()
+
+
+def _in_a_global() -> Any:
+    def f(x: Any) -> Any:
+        global HELD
+        HELD = x * 2
+        return np.sum(x)
+
+    wichi.grad(f)(X)
+    return HELD + 1
+
+
+def _in_a_nonlocal() -> Any:
+    y = None
+
+    def f(x: Any) -> Any:
+        nonlocal y
+        y = x * 2
+        return np.sum(x)
+
+    wichi.grad(f)(X)
+    return wichi.vmap(lambda v: v * y[0])(X)
+
+
+def _in_a_local() -> Any:
+    class Here:
+        pass
+
+    here = Here()
+    wichi.jit(lambda x: setattr(here, "v", {"a": (x * 2, 1)}) or x)(X)
+    return np.sin(here.v["a"][0])
+
+
+def _after(keep: Any, use: Any) -> Any:
+    def run() -> Any:
+        wichi.grad(lambda x: (keep(x * 2), np.sum(x))[1])(X)
+        return use()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "holder"),
+    [
+        (_after(lambda y: CACHE.update(h=y), lambda: CACHE["h"] + 1), "`CACHE['h']` (module tests.test_errors)"),
+        (
+            _after(lambda y: CACHE.update(deep=[{"k": y}]), lambda: float(CACHE["deep"][0]["k"][0])),
+            "`CACHE['deep'][0]['k']` (module",
+        ),
+        (_after(KEPT.append, lambda: wichi.jit(lambda x: x * KEPT[-1])(X)), "`KEPT[0]` (module tests.test_errors)"),
+        (
+            _after(lambda y: setattr(HOLDER, "h", y), lambda: bool(HOLDER.h[0] > 0)),
+            "`HOLDER.h` (module tests.test_errors)",
+        ),
+        (
+            _after(lambda y: setattr(SLOTTED, "h", y), lambda: np.sum(SLOTTED.h)),
+            "`SLOTTED.h` (module tests.test_errors)",
+        ),
+        (_in_a_global, "`HELD` (module tests.test_errors)"),
+        (_in_a_nonlocal, "`y` (closed over by _in_a_nonlocal.<locals>."),
+        (_in_a_local, "`here.v['a'][0]` (in _in_a_local)"),
+    ],
+)
+def test_escaped_values_say_who_keeps_them(run: Any, holder: str) -> None:
+    with pytest.raises(errors.EscapedValueError) as caught:
+        run()
+    assert f"; it was kept in {holder}" in caught.value.what
+    assert "test_errors.py:" in caught.value.at
+
+
+def test_escaped_values_that_nobody_keeps_by_name() -> None:
+    def make() -> Any:
+        kept = []
+        wichi.jit(lambda x: kept.append(x * 2) or x)(X)
+        return iter(kept)
+
+    with pytest.raises(errors.EscapedValueError, match="is used after it finished"):
+        next(make()) + 1
+
+
 def test_debug_finds_the_first_nonfinite_number() -> None:
     with wichi.debug(nans=True), pytest.raises(errors.NonFiniteError) as caught:
         wichi.grad(lambda x: np.sum(np.sqrt(x)))(np.array([0.0, 1.0]))

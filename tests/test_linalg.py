@@ -88,6 +88,17 @@ def test_eager_tensors():
     np.testing.assert_allclose(a.grad, g, rtol=1e-10)
 
 
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_empty_matrices(batch):
+    e, b, none = np.ones((*batch, 0, 0)), np.ones((*batch, 0, 3)), np.ones((*batch, 4, 0))
+    assert wichi.jit(np.linalg.solve)(e, b).shape == b.shape
+    assert wichi.jit(np.linalg.solve)(np.broadcast_to(A, (*batch, 4, 4)), none).shape == none.shape
+    assert wichi.jit(np.linalg.inv)(e).shape == wichi.jit(np.linalg.cholesky)(e).shape == e.shape
+    assert wichi.jit(wichi.numpy.linalg.solve_triangular)(e, b).shape == b.shape
+    np.testing.assert_array_equal(wichi.jit(np.linalg.det)(e), np.linalg.det(e))
+    np.testing.assert_array_equal(wichi.grad(lambda e: np.sum(np.linalg.det(e)), allow_unused=True)(e), e)
+
+
 def test_float32_stays_float32():
     out = wichi.jit(np.linalg.solve)(A.astype("f4"), B.astype("f4"))
     assert out.dtype == np.float32
@@ -99,6 +110,21 @@ class TestRefusals:
         for again in range(3):
             with pytest.raises(SingularError, match=r"singular.*\n.*test_linalg.py"):
                 wichi.jit(lambda a: np.linalg.solve(a, B))(np.zeros((4, 4)) * again)
+        triangular = wichi.jit(lambda a: wichi.numpy.linalg.solve_triangular(a, B, lower=True))
+        np.testing.assert_allclose(triangular(np.tril(A)), np.linalg.solve(np.tril(A), B))
+        for run in (triangular, wichi.vmap(triangular)):
+            a = np.tril(A) - np.diag([0.0, A[1, 1], 0.0, 0.0])
+            with pytest.raises(SingularError, match=r"solve_triangular: .* singular.*\n.*test_linalg.py"):
+                run(a if run is triangular else np.stack([np.eye(4), a]))
+            with wichi.debug(), pytest.raises(SingularError, match="singular"):
+                triangular(a)
+        singular = np.arange(9.0).reshape(3, 3) * 0 + 1
+        assert wichi.jit(np.linalg.det)(singular) == 0.0
+        for f in (np.linalg.det, lambda a: np.linalg.slogdet(a)[1]):
+            with pytest.raises(SingularError, match=r"singular.*\n.*backward of .*test_linalg.py"):
+                wichi.grad(lambda a, f=f: f(a))(singular)
+        with pytest.raises(SingularError, match=r"singular.*\n.*scan|singular.*\n.*test_linalg"):
+            wichi.scan(lambda c, _: (np.linalg.solve(c, c) * 0.0, None), A, None, 3)
         with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
             wichi.jit(np.linalg.cholesky)(-S)
 

@@ -80,6 +80,30 @@ class TestCheckGrads:
         f.defvjp(lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], ct * r[0] * 1.01))
         with pytest.raises(GradientError, match=r"derivative in y is wrong \(fwd\)"):
             wichi.testing.check_grads(f, (2.0, 3.0))
+        with pytest.raises(GradientError, match=r"derivative in p\['b'\]\[1\] is wrong \(rev\)"):
+            wichi.testing.check_grads(lambda p: f(p["a"], p["b"][1]), ({"a": 2.0, "b": [1.0, 3.0]},), modes="rev")
+
+    def test_names_the_order(self):
+        f = wichi.custom_jvp(np.sin)
+        f.defjvp(lambda p, t: (np.sin(p[0]), wichi.stop_gradient(np.cos(p[0])) * t[0]))
+        wichi.testing.check_grads(f, (np.ones(3),))
+        with pytest.raises(GradientError, match="derivative of order 2 in x is wrong"):
+            wichi.testing.check_grads(f, (np.ones(3),), order=2)
+
+    def test_finds_a_rule_that_answers_another_value(self):
+        f = wichi.custom_vjp(lambda x: {"y": np.sin(x)})
+        f.defvjp(lambda x: ({"y": np.sin(x) * np.array([1.0, 1.01])}, x), lambda x, ct: (np.cos(x) * ct["y"],))
+        with pytest.raises(GradientError, match=r"result\['y'\]\[1\] is 0.90.* where the function answers 0.89"):
+            wichi.testing.check_grads(f, (np.array([0.5, 1.1]),), modes="rev")
+
+    def test_bad_input(self):
+        for call, text in (
+            (lambda: wichi.testing.check_grads(np.sin, np.ones(2)), "must be a tuple"),
+            (lambda: wichi.testing.check_grads(np.sin, (1.0,), modes="reverse"), "no mode 'reverse'"),
+            (lambda: wichi.testing.check_grads(np.sin, (1,)), "nothing to check"),
+        ):
+            with pytest.raises(ArgumentError, match=text):
+                call()
 
 
 def test_integer_tangents_become_floats_inside_a_transform_too():

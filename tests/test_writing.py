@@ -7,7 +7,7 @@ import pytest
 
 import wichi
 import wichi.numpy as wnp
-from wichi.errors import ArgumentError, ConditionError, DtypeError, PlainArrayWriteError
+from wichi.errors import ConditionError, DtypeError, PlainArrayWriteError
 
 X = np.random.default_rng(0).normal(size=(5, 4))
 V = np.random.default_rng(1).normal(size=4)
@@ -197,8 +197,54 @@ def test_at():
     np.testing.assert_allclose(jit(lambda x: x.at[::2].max(3.0))(x), [3, 1, 3, 3, 4])
     np.testing.assert_allclose(jit(lambda x: x.at[i].get())(x), [0, 3])
     np.testing.assert_allclose(jit(lambda x, k: x.at[k].set(9.0))(x, 2), [0, 1, 9, 3, 4])
-    with pytest.raises(ArgumentError, match="occurs twice"):
-        jit(lambda x: x.at[np.array([1, 1])].multiply(2.0))(x)
+
+
+AT = {"set": None, "add": np.add, "multiply": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("indices", [(np.array([1, -2, 2, 1]),), (np.array([0, 1, 0, 1]), np.array([2, 0, 2, 0]))])
+@pytest.mark.parametrize("op", AT)
+def test_at_indices_that_repeat(op, indices, known):
+    """Against ``numpy.ufunc.at``, with indices known while tracing and with indices that are arguments."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 4))
+    u = rng.normal(size=(4, *x.shape[len(indices) :]))
+    u[1] = 0.0  # a product is differentiated at zeros too
+
+    def f(x, u, *i):
+        return getattr(x.at[indices if known else i], op)(u)
+
+    expected = x.copy()
+    if AT[op] is None:
+        expected[indices] = u
+    else:
+        AT[op].at(expected, indices, u)
+    given = () if known else indices
+    np.testing.assert_allclose(wichi.jit(f)(x, u, *given), expected, rtol=1e-14)
+    wichi.testing.check_grads(lambda x, u: wichi.jit(f)(x, u, *given), (x, u), order=2)
+    many = wichi.vmap(f, (0, None, *[0] * len(given)))(np.stack([x, -x]), u, *[np.stack([i, i[::-1]]) for i in given])
+    for k in range(2):
+        one = [np.stack([i, i[::-1]])[k] for i in given]
+        np.testing.assert_allclose(many[k], wichi.jit(f)(x if k == 0 else -x, u, *one), rtol=1e-14)
+    if op != "set":
+        ufunc_at = wichi.jit(lambda x, u, *i: (x := x * 1.0, AT[op].at(x, indices if known else i, u))[0])
+        np.testing.assert_allclose(ufunc_at(x, u, *given), expected, rtol=1e-14)
+
+
+def test_at_shares_the_derivative_of_ties_and_keeps_nan():
+    x, u, i = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 5.0]), np.array([1, 1, 2])
+    gx, gu = wichi.grad(lambda x, u: np.sum(x.at[i].max(u)), argnums=(0, 1))(x, u)
+    np.testing.assert_allclose(gx, [1.0, 1 / 3, 0.0])
+    np.testing.assert_allclose(gu, [1 / 3, 1 / 3, 1.0])
+    found = wichi.jit(lambda x, u: x.at[i].min(u))(x, np.array([np.nan, 1.0, 1.0]))
+    np.testing.assert_array_equal(found, [1.0, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("op", AT)
+def test_at_outside_is_an_error_with_the_line(op):
+    with pytest.raises(IndexError, match=r"test_writing.py:\d+.*getattr\(x.at\[i\], op\)"):
+        wichi.jit(lambda x, i: getattr(x.at[i], op)(1.0))(np.ones(3), np.array([0, 3]))
 
 
 @pytest.mark.parametrize("n", [4, 50])

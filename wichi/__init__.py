@@ -2,10 +2,12 @@
 
 from wichi import cache, errors, fit, nn, numpy, optim, pytree, scipy, testing, utils
 from wichi.batching import vmap
+from wichi.blackbox import primitive
+from wichi.choice import cond, switch
 from wichi.cinterface import cfunc, export
 from wichi.config import config
-from wichi.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
-from wichi.custom import checkpoint, custom_jvp, custom_vjp, primitive, products_saveable
+from wichi.control import associative_scan, fori_loop, map, scan, while_loop
+from wichi.custom import custom_jvp, custom_vjp
 from wichi.data import DataModule
 from wichi.debug import debug
 from wichi.errors import WichiError
@@ -15,6 +17,7 @@ from wichi.linear import jvp, linearize, vjp
 from wichi.njitted import njit
 from wichi.nn import MLP
 from wichi.ode import odeint
+from wichi.recompute import checkpoint, products_saveable
 from wichi.scipy import for_scipy
 from wichi.tensor import Tensor
 from wichi.trace.ir import Graph

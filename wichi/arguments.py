@@ -10,7 +10,7 @@ import numpy as np
 
 from wichi import pytree
 from wichi.errors import ArgumentError, DtypeError
-from wichi.numpy._writing import MaskedPart
+from wichi.numpy._masked import MaskedPart
 from wichi.ops.shaping import cast
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
@@ -95,6 +95,7 @@ def check_results(name: str, results: Sequence[Any], tree: pytree.TreeDef) -> No
                 x.refuse()
             raise ArgumentError(
                 f"{name} returned {type(x).__name__} at result{path}, which is not an array or a number.",
+                at=frames.describe(frames.user_where()),
                 because="a compiled function can only return trees of arrays",
                 fix="return it from outside the function",
             ) from None

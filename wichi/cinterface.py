@@ -87,7 +87,7 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
     style = style or ("scalars" if plain else "pointers")
     _check_style(style, found, plain)
     engine, held = standalone.assemble_call(found, executable.native.address, style)
-    address = engine.get_function_address("f")
+    address = engine.address("f")
     result, arguments = _signature(style, found)
     names = [f"in{i}" for i in range(len(found.inputs))] + [f"out{i}" for i in range(len(found.outputs))]
     text = {

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from wichi import pytree
 from wichi.arguments import check_results, donations, explain_leaves, input_names, leaf_aval
 from wichi.config import config
 from wichi.errors import ArgumentError, WichiError
-from wichi.guards import Path, warn_of_interpreter
+from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
 from wichi.trace.captured import Dependency, dependencies
@@ -86,7 +88,7 @@ class Transformed(Generic[P, R]):
                     answer = direct(leaves)
                     if answer is not NOT_MINE:
                         return answer
-            found = self.find(leaves, treedef, guarded=True)
+            found = self.find(leaves, treedef, guarded=config.guards)
             if found.guards:
                 return self._guarded(found, leaves, treedef)
             answer = pytree.unflatten(found.out_tree, found(leaves))
@@ -106,9 +108,11 @@ class Transformed(Generic[P, R]):
         answer: R
         mine = [t for t in group if t.guards and t.depends_on_same(values)]
         for candidate in mine:
+            if candidate.may_not_end() and not candidate.guards_hold(leaves):
+                continue
             try:
                 results = candidate(leaves)
-            except WichiError:
+            except Exception:
                 if candidate.guards_hold(leaves):
                     raise  # else it is an error of a way that this call does not go
                 continue
@@ -117,10 +121,13 @@ class Transformed(Generic[P, R]):
                 return answer
         if any(found is t for t in mine):
             made = self._make(key[1], treedef, leaves, guarded=True)
-        if len(made.run.graph.eqns) > config.guarded_equations:
-            results = self._in_numpy(made, leaves, "is longer than config.guarded_equations")
+        length = len(made.run.graph.eqns)
+        if length > config.guarded_equations:
+            why = f"goes a way of {length} equations, more than guarded_equations={config.guarded_equations}"
+            results = self._in_numpy(made, leaves, why)
         elif len(mine) >= config.guarded_paths:
-            results = self._in_numpy(made, leaves, "goes more ways than config.guarded_paths")
+            why = f"goes more ways than guarded_paths={config.guarded_paths}"
+            results = self._in_numpy(made, leaves, why)
         else:
             group.insert(0, made)
             del group[config.guarded_paths + _MOST_TRACES :]  # those of other globals and cells go first
@@ -131,8 +138,10 @@ class Transformed(Generic[P, R]):
     def _in_numpy(self, made: CompiledTrace, leaves: Sequence[Any], why: str) -> list[Any]:
         if not self._warned:
             self._warned = True
-            warn_of_interpreter(self._name, why)
-        return evaluate(made.run.graph, *leaves)
+            warn_of_interpreter(self._name, made.asked_at, why)
+        with np.errstate(all="ignore"):
+            graph = made.run.graph
+            return evaluate(graph, *[x for _, x in typed(graph.ins, [*leaves, *made.captured])])
 
     def _shorten(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> None:
         """From the second call of a signature on, try it first and in native code."""
@@ -285,18 +294,18 @@ class Transformed(Generic[P, R]):
 
         path = Path(leaves)
         traced = trace(
-            flat, avals, name=self._rewrite.name, concretise=path.concretise if guarded else None, extra=path.atoms
+            flat, avals, name=self._rewrite.name, concretise=path.concretise if guarded else None, extra=path.answers
         )
         names = tuple(input_names(self.__wrapped__, treedef))
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)
-        graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.atoms)))
+        graph, tree = self._rewrite(graph, Signature(self._name, treedef, out_tree[0], outermost, len(path.answers)))
         # A program with guards may turn out to be another call's: it must not have written into arguments by then.
-        donates = outermost and not path.atoms
+        donates = outermost and not path.answers
         donated = donations(graph, treedef, self._rewrite.donate_argnums) if donates else {}
         return CompiledTrace(
-            Runnable(graph, donated=donated), tree, depends_on, traced.captured, guards=tuple(path.answers),
-            passing=path.asked and not path.atoms,
+            Runnable(graph, donated=donated), tree, depends_on, traced.captured, asked_at=path.place(),
+            guards=tuple(path.answers.values()), passing=path.asked and not path.answers,
         )  # fmt: skip
 
 

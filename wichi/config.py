@@ -26,6 +26,10 @@ class Config:
             tested on each call, and a call that goes another way is traced anew. False: such use is an error.
         guarded_paths: how many ways through one function are kept for one signature; calls beyond run in NumPy.
         guarded_equations: how long one way may be before it runs in NumPy.
+        parallel: the number of threads that large programs run on; 0: one, the caller's, and nothing is prepared for
+            more. The bits of results are the same for every number from 1 on.
+        reuse_bytes: the largest result array that a function keeps after its owner has dropped it, to hand it out
+            again; two of each are kept at most. 0: none.
     """
 
     internal_frames: bool = False
@@ -33,6 +37,8 @@ class Config:
     guards: bool = True
     guarded_paths: int = 16
     guarded_equations: int = 10_000
+    parallel: int = 0
+    reuse_bytes: int = 2**25
 
 
 config = Config(internal_frames=os.environ.get("WICHI_TRACEBACK") == "full")

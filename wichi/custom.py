@@ -1,59 +1,75 @@
-"""Rules of the user's own: ``custom_jvp``, ``custom_vjp``; and ``checkpoint``, which trades time for memory."""
+"""Rules of the user's own: ``custom_jvp`` and ``custom_vjp``."""
 
 from __future__ import annotations
 
 import abc
 import functools
 import inspect
+import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+import wichi.numpy as wnp
 from wichi import pytree
 from wichi.arguments import as_typed, leaf_aval
-from wichi.binding import bind_graph, with_consts
+from wichi.binding import as_results, bind_graph
 from wichi.errors import ArgumentError
-from wichi.trace import callbacks, calls, frames
+from wichi.trace import bodies, calls, frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.captured import dependencies
 from wichi.trace.evaluate import innermost
-from wichi.trace.ir import Aval, Eqn
-from wichi.trace.primitive import Product, aval_of
-from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
+from wichi.trace.ir import Aval, Graph, Var
+from wichi.trace.tracer import Tracer, is_tracing, standing_for, trace
 
 
 class _Custom(abc.ABC):
     """A function with a derivative of the user's own; see ``custom_jvp`` and ``custom_vjp``."""
 
     kind = ""
+    how = ""  # how a rule is given
     __name__: str
 
-    def __init__(self, fun: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
+    def __init__(
+        self, fun: Callable[..., Any], nondiff_argnums: int | Sequence[int] = (), nondiff_argnames: Sequence[str] = ()
+    ) -> None:
         functools.update_wrapper(self, fun)
-        self.fun, self.nondiff_argnums = fun, tuple(nondiff_argnums)
+        self.__name__ = getattr(fun, "__name__", type(fun).__name__)
+        self.fun = fun
+        numbers = (nondiff_argnums,) if isinstance(nondiff_argnums, int) else tuple(nondiff_argnums)
+        self.nondiff_argnums = _argnums(self.__name__, fun, numbers, tuple(nondiff_argnames))
         self.rules: tuple[Callable[..., Any], ...] = ()
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args = _positional(self.fun, args, kwargs)
-        if not self.rules:
-            raise ArgumentError(
-                f"{self.__name__} has no rule yet.",
-                at=frames.describe(frames.user_where()),
-                fix=f"@{self.__name__}.def{self.kind} above the rule",
-            )
-        for i in self.nondiff_argnums:
-            if isinstance(args[i], Boxed):
-                raise ArgumentError(
-                    f"Argument {i} of {self.__name__} is in nondiff_argnums, but it is a value inside a transform.",
-                    at=frames.describe(frames.user_where()),
-                    because="such arguments are plain Python objects",
-                )
+        args = _positional(self.__name__, self.fun, args, kwargs)
+        self._check(args)
         box = innermost(pytree.leaves([a for i, a in enumerate(args) if i not in self.nondiff_argnums]))
         if box is None and not is_tracing():
             return self.fun(*args)
         if box is not None and not isinstance(box, Tracer):
             return box.call(functools.update_wrapper(functools.partial(self.staged), self.fun), args, {})
         return self.staged(*args)
+
+    def _check(self, args: Sequence[Any]) -> None:
+        at = frames.describe(frames.user_where())
+        if not self.rules:
+            raise ArgumentError(f"{self.__name__} has no rule yet.", at=at, fix=self.how.format(f=self.__name__))
+        for i in self.nondiff_argnums:
+            if i >= len(args):
+                raise ArgumentError(
+                    f"{self.__name__}: nondiff_argnums has {i}, but there are {len(args)} positional arguments.", at=at
+                )
+            if any(isinstance(x, Boxed) for x in pytree.leaves(args[i])):
+                raise ArgumentError(
+                    f"Argument {i} of {self.__name__} is in nondiff_argnums, but it is a value inside a transform.",
+                    at=at,
+                    because="such arguments are plain Python objects",
+                    fix="make it an ordinary argument with the cotangent None",
+                )
 
     def staged(self, *args: Any) -> Any:
         """The call as one equation."""
@@ -73,37 +89,43 @@ class _Custom(abc.ABC):
             return results
 
         traced = trace(flat, avals, name=self.kind)
-        for x in traced.captured:
-            if x.dtype.kind == "f":
-                raise ArgumentError(
-                    f"{self.__name__} uses a value inside a transform that is not among its arguments.",
-                    at=frames.describe(frames.user_where()),
-                    value=str(x.aval),
-                    because="its rule could not know of it, and the derivative would be lost",
-                    fix="make it an argument",
-                )
-        graph, extra = with_consts(traced, len(leaves), in_front=False)
+        # What the function and its rules close over is read anew where the rules run. The rules may be differentiated
+        # in it; the function may not.
+        of_rules = [x for x in _closed_over(self.rules) if all(x is not y for y in traced.captured)]
+        held = [*traced.captured, *of_rules]
+        closed, arrays = bodies.closed(traced.graph)
+        own = len(leaves)
+        first = own + len(traced.captured)
+        ins = (*closed.ins[:first], *[Var(x.aval) for x in of_rules], *closed.ins[first:])
+        graph = Graph(ins, closed.eqns, closed.outs)
         rule = self._rule(whole, tree, out_tree[0], avals, [o.aval for o in graph.outs], tuple(static.values()))
-        operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
-        outs = bind_graph(calls.custom, operands, graph=graph, **rule)
-        return pytree.unflatten(out_tree[0], outs)
+        if held:
+            rule = {n: r and _with_meanings(r, held, own) for n, r in rule.items()}
+        operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *held, *arrays]
+        outs = bind_graph(
+            calls.custom, operands, graph=graph, **rule, own=own, held=len(traced.captured), name=self.__name__
+        )
+        return pytree.unflatten(out_tree[0], as_results(graph, outs, operands))
 
     @abc.abstractmethod
     def _rule(
         self, whole: Any, tree: Any, out_tree: Any, avals: list[Aval], outs: list[Aval], static: tuple[Any, ...]
     ) -> dict[str, Any]:
-        """The rule on flat values, as a parameter of the equation."""
+        """The rule on flat values, as ``push`` or ``back`` of the equation."""
 
 
 class custom_jvp(_Custom):
     """A function whose derivative is a rule of yours, in forward mode; reverse mode transposes the rule.
 
     ``f.defjvp(rule)``: ``rule(primals, tangents) -> (result, tangent of the result)``, linear in the tangents. With
-    ``nondiff_argnums=(i, ...)`` these arguments come first: ``rule(arg_i, ..., primals, tangents)``.
+    ``nondiff_argnums=(i, ...)`` (or ``nondiff_argnames``) these arguments come first:
+    ``rule(arg_i, ..., primals, tangents)``. ``f.defjvps(rule_0, rule_1, ...)`` takes one rule an argument.
+
+    The function and its rule may close over values inside a transform, as long as no derivative in these is wanted.
 
     Raises:
-        ArgumentError: the rule answers other trees, shapes or dtypes than the function; or the function uses values
-            from around it.
+        ArgumentError: the rule answers other trees, shapes or dtypes than the function, or is not linear; or a
+            derivative is wanted in a value that the function closes over.
 
     ``wichi.testing.check_grads`` finds a rule that is numerically wrong.
 
@@ -120,10 +142,40 @@ class custom_jvp(_Custom):
     """
 
     kind = "jvp"
+    how = "@{f}.defjvp above the rule"
 
-    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+    def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
+        """The rule. Tangents are always arrays: ``symbolic_zeros`` must be False."""
+        _no_symbolic_zeros(symbolic_zeros)
         self.rules = (rule,)
         return rule
+
+    def defjvps(self, *rules: Callable[..., Any] | None) -> None:
+        """One rule an argument: ``rule(tangent, result, *primals) -> tangent of the result``; None: it has no part.
+
+        >>> import numpy as np, wichi
+        >>> f = wichi.custom_jvp(lambda x, y: np.sin(x) * y)
+        >>> f.defjvps(lambda t, out, x, y: np.cos(x) * y * t, lambda t, out, x, y: np.sin(x) * t)
+        >>> wichi.grad(f, argnums=1)(0.0, 5.0)
+        np.float64(0.0)
+        """
+        if self.nondiff_argnums:
+            raise ArgumentError(
+                "defjvps has no place for nondiff_argnums.",
+                at=frames.describe(frames.user_where()),
+                fix="give one rule with defjvp",
+            )
+
+        def together(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            if len(rules) != len(primals):
+                self._wrong(f"are {len(rules)} for {len(primals)} arguments")
+            result = self(*primals)
+            parts = [r(t, result, *primals) for r, t in zip(rules, tangents, strict=True) if r is not None]
+            if not parts:
+                return result, pytree.tree_map(wnp.zeros_like, result)
+            return result, functools.reduce(lambda a, b: pytree.tree_map(wnp.add, a, b), parts)
+
+        self.rules = (together,)
 
     def _rule(
         self, whole: Any, tree: Any, out_tree: Any, avals: list[Aval], outs: list[Aval], static: tuple[Any, ...]
@@ -136,20 +188,17 @@ class custom_jvp(_Custom):
                 np.zeros(a.shape, a.dtype) if t is None else t for t, a in zip(tangents[:count], avals, strict=True)
             ]
             answer = user(*static, pytree.unflatten(tree, ins[:count]), pytree.unflatten(tree, dots))
-            if not isinstance(answer, tuple) or len(answer) != 2:
+            if not isinstance(answer, tuple | list) or len(answer) != 2:
                 self._wrong("must return a pair (result, tangent)")
             found = [
-                self._checked(part, out_tree, outs, what)
+                _fitting(self.__name__, f"{what} of the jvp rule", part, out_tree, outs)
                 for part, what in zip(answer, ("result", "tangent"), strict=True)
             ]
             return found[0], [t if a.dtype.kind == "f" else None for t, a in zip(found[1], outs, strict=True)]
 
         return {"push": push, "back": None}
 
-    def _checked(self, part: Any, out_tree: Any, outs: list[Aval], what: str) -> list[Any]:
-        return _fitting(self.__name__, f"{what} of the jvp rule", part, out_tree, outs)
-
-    def _wrong(self, what: str) -> None:
+    def _wrong(self, what: str) -> NoReturn:
         raise ArgumentError(f"The jvp rule of {self.__name__} {what}.", at=frames.describe(frames.user_where()))
 
 
@@ -158,7 +207,7 @@ class custom_vjp(_Custom):
 
     ``f.defvjp(forward, backward)``: ``forward(*args) -> (result, residuals)``, a tree of what the way back needs;
     ``backward(residuals, cotangent) -> `` a tuple with one cotangent an argument (None: zero). With
-    ``nondiff_argnums=(i, ...)`` these arguments come first in ``backward``.
+    ``nondiff_argnums=(i, ...)`` (or ``nondiff_argnames``) these arguments come first in ``backward``.
 
     Differs from JAX: forward mode works too (the backward rule is linear, and is transposed), so ``hessian`` does.
 
@@ -175,8 +224,17 @@ class custom_vjp(_Custom):
     """
 
     kind = "vjp"
+    how = "{f}.defvjp(forward, backward)"
 
-    def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+    def defvjp(
+        self,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        symbolic_zeros: bool = False,
+        optimize_remat: bool = False,
+    ) -> None:
+        """The rules. Cotangents are always arrays: ``symbolic_zeros`` must be False; ``optimize_remat`` is ignored."""
+        _no_symbolic_zeros(symbolic_zeros)
         self.rules = (forward, backward)
 
     def _rule(
@@ -187,7 +245,7 @@ class custom_vjp(_Custom):
 
         def back(ins: Sequence[Any]) -> tuple[list[Any], Callable[..., Any]]:
             answer = forward(*whole(*ins[:count]))
-            if not isinstance(answer, tuple) or len(answer) != 2:
+            if not isinstance(answer, tuple | list) or len(answer) != 2:
                 raise ArgumentError(
                     f"The forward rule of {name} must return a pair (result, residuals).",
                     at=frames.describe(frames.user_where()),
@@ -198,10 +256,11 @@ class custom_vjp(_Custom):
                 seeds = [np.zeros(a.shape, a.dtype)[()] if c is None else c for c, a in zip(cts, outs, strict=True)]
                 bars = backward(*static, answer[1], pytree.unflatten(out_tree, seeds))
                 children = tree.children()
-                if not isinstance(bars, tuple) or len(bars) != len(children):
+                if not isinstance(bars, tuple | list) or len(bars) != len(children):
                     raise ArgumentError(
                         f"The backward rule of {name} must return a tuple of {len(children)}, one an argument.",
                         at=frames.describe(frames.user_where()),
+                        fix="return (cotangent,)  (with the comma)" if len(children) == 1 else None,
                     )
                 found: list[Any] = []
                 for i, (bar, child) in enumerate(zip(bars, children, strict=True)):
@@ -216,122 +275,96 @@ class custom_vjp(_Custom):
         return {"push": None, "back": back}
 
 
+def _no_symbolic_zeros(asked: bool) -> None:
+    if asked:
+        raise ArgumentError(
+            "Rules take arrays, never symbolic zeros: symbolic_zeros must be False.",
+            at=frames.describe(frames.user_where()),
+            because="a tangent or cotangent that is zero comes as an array of zeros, which compiles to nothing",
+        )
+
+
+def _argnums(name: str, fun: Callable[..., Any], numbers: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
+    """Positions counted from 0, of numbers and names."""
+    if not names and all(i >= 0 for i in numbers):
+        return tuple(sorted(set(numbers)))
+    known = [p.name for p in inspect.signature(fun).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    for n in names:
+        if n not in known:
+            raise ArgumentError(f"{name} has no parameter {n!r}.", at=frames.describe(frames.user_where()))
+    return tuple(sorted({*[i % len(known) for i in numbers], *map(known.index, names)}))
+
+
+def _positional(name: str, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Keyword arguments and the defaults of a Python function in the places of positional ones."""
+    python = isinstance(inspect.unwrap(fun), types.FunctionType | types.MethodType | functools.partial)
+    if not kwargs and not python:
+        return args  # a ufunc, for instance, whose `out` and `where` are no arguments of its rule
+    try:
+        bound = inspect.signature(fun).bind(*args, **kwargs)
+    except ValueError:  # a builtin without a signature
+        return args
+    if bound.kwargs:
+        raise ArgumentError(
+            f"{name}: {', '.join(bound.kwargs)} can only be given by keyword, and rules take arguments by position.",
+            at=frames.describe(frames.user_where()),
+            fix="bind it with functools.partial or a closure, or make it a positional parameter",
+        )
+    if python:
+        bound.apply_defaults()
+    return bound.args
+
+
+def _closed_over(rules: Sequence[Callable[..., Any]]) -> list[Tracer]:
+    """The traced values that rules close over, also in trees."""
+    found: dict[int, Tracer] = {}
+    for rule in rules:
+        for dependency in dependencies(rule):
+            value = dependency.read()
+            if isinstance(value, Tracer | dict | list | tuple):
+                found |= {id(x): x for x in pytree.leaves(value) if isinstance(x, Tracer) and x.trace.active}
+    return list(found.values())
+
+
+def _with_meanings(rule: Callable[..., Any], held: Sequence[Any], own: int) -> Callable[..., Any]:
+    """A rule that runs after the trace in which its closure was made: what it holds stands for operands then."""
+
+    def run(ins: Sequence[Any], *rest: Any) -> Any:
+        values = ins[own : own + len(held)]
+        with standing_for(held, values):
+            answer = rule(ins, *rest)
+        if not callable(answer[1]):
+            return answer
+        results, pullback = answer
+
+        def pulled(cts: Sequence[Any]) -> Any:
+            with standing_for(held, values):
+                return pullback(cts)
+
+        return results, pulled
+
+    return run
+
+
 def _fitting(name: str, what: str, given: Any, tree: pytree.TreeDef, avals: Sequence[Aval]) -> list[Any]:
     """The leaves of a rule's answer, which must have this tree, these shapes and dtypes."""
     leaves, found = pytree.flatten(given)
     at = frames.describe(frames.user_where())
     if found != tree:
-        raise ArgumentError(f"{name}: the {what} is the tree {found} where {tree} fits.", at=at)
+        path, has, wanted = pytree.difference(found, tree)
+        raise ArgumentError(f"{name}: the {what}{path} is the tree {has} where {wanted} fits.", at=at)
     answer = []
     for path, x, aval in zip(pytree.paths(tree), leaves, avals, strict=True):
-        has = leaf_aval(x)
-        if has.shape != aval.shape:
-            raise ArgumentError(f"{name}: the {what}{path} is {has} where {aval} fits.", at=at)
-        if has.dtype != aval.dtype and not has.weak and aval.dtype.kind == "f":
+        try:
+            has_aval = leaf_aval(x)
+        except TypeError:
+            raise ArgumentError(f"{name}: the {what}{path} is {type(x).__name__} where {aval} fits.", at=at) from None
+        other_dtype = has_aval.dtype != aval.dtype and not has_aval.weak and aval.dtype.kind == "f"
+        if has_aval.shape != aval.shape or other_dtype:
             raise ArgumentError(
-                f"{name}: the {what}{path} is {has} where {aval} fits.", at=at, fix=f".astype(np.{aval.dtype.name})"
+                f"{name}: the {what}{path} is {has_aval} where {aval} fits.",
+                at=at,
+                fix=f".astype(np.{aval.dtype.name})" if has_aval.shape == aval.shape else None,
             )
         answer.append(as_typed(x, aval))
     return answer
-
-
-def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Keyword arguments and defaults in the places of positional ones."""
-    try:
-        bound = inspect.signature(fun).bind(*args, **kwargs)
-    except ValueError:  # a builtin without a signature
-        return args
-    bound.apply_defaults()
-    return bound.args
-
-
-# --- primitive: a black box -----------------------------------------------------------------------------------------
-def primitive(fun: Callable[..., Any], result: Callable[..., Any] | None = None) -> custom_vjp:
-    """A Python function that wichi does not look into, with a rule of yours.
-
-    Args:
-        fun: takes and answers trees of plain arrays; it is called as it is, also from compiled code (which takes the
-            GIL for it). It must be pure: how often it is called is not said.
-        result: ``result(*args)`` on arrays of zeros answers a tree of the shapes and dtypes of what ``fun`` answers;
-            by default that is like the first argument.
-
-    Returns:
-        a function to which ``defvjp`` (as ``custom_vjp`` has it) gives a rule; rules may call other primitives. Works
-        under ``jit``, ``grad`` and ``vmap`` (entry by entry), and ``hessian`` where the rule can be differentiated.
-
-    Raises:
-        ShapeError: ``fun`` answers another shape than was promised. What ``fun`` raises passes through.
-
-    >>> import numpy as np, wichi
-    >>> cube = wichi.primitive(lambda x: np.asarray([v**3 for v in x]))
-    >>> cube.defvjp(lambda x: (cube(x), x), lambda x, ct: (3 * x**2 * ct,))
-    >>> wichi.grad(lambda x: np.sum(cube(x)))(np.array([1.0, 2.0]))
-    array([ 3., 12.])
-    """
-
-    @functools.wraps(fun)
-    def boxed(*args: Any) -> Any:
-        leaves, tree = pytree.flatten(args)
-        if not is_tracing():
-            return fun(*args)
-        avals = [leaf_aval(x)._replace(weak=False) for x in leaves]
-        zeros = pytree.unflatten(tree, [np.zeros(a.shape, a.dtype)[()] for a in avals])
-        models, out_tree = pytree.flatten(zeros[0] if result is None else result(*zeros))
-
-        def flat(*values: Any) -> list[Any]:
-            found, found_tree = pytree.flatten(fun(*pytree.unflatten(tree, values)))
-            if found_tree != out_tree:
-                raise ArgumentError(f"{fun.__name__} answered the tree {found_tree} where {out_tree} was promised.")
-            return found
-
-        function = callbacks.HostFunction(flat, avals, [leaf_aval(x)._replace(weak=False) for x in models])
-        operands = [as_typed(x, a) for x, a in zip(leaves, avals, strict=True)]
-        return pytree.unflatten(out_tree, callbacks.host(*operands, function=function))
-
-    return custom_vjp(boxed)
-
-
-# --- checkpoint ------------------------------------------------------------------------------------------------------
-def products_saveable(eqn: Eqn) -> bool:
-    """A policy for ``checkpoint``: keep the results of matrix products, compute all else again."""
-    return isinstance(eqn.prim.kernel, Product)
-
-
-def checkpoint(fun: Callable[..., Any], policy: Callable[[Eqn], bool] | None = None) -> Callable[..., Any]:
-    """``fun``, whose inner values are not kept for reverse mode but computed again on the way back.
-
-    Args:
-        fun: a function of trees.
-        policy: says of an equation whether its result is kept all the same; ``wichi.products_saveable`` is one.
-
-    Returns:
-        a function that answers the same. Its memory is freed when it ends, on both ways; ``f.memory(*args)`` of the
-        gradient shows what that saves.
-
-    >>> import numpy as np, wichi
-    >>> f = wichi.checkpoint(lambda x: np.sin(np.sin(x)))
-    >>> bool(np.isclose(wichi.grad(f)(1.0), np.cos(np.sin(1.0)) * np.cos(1.0)))
-    True
-    """
-
-    @functools.wraps(fun)
-    def apart(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree = pytree.flatten((args, kwargs))
-        box = innermost(leaves)
-        if (box is None and not is_tracing()) or (box is not None and not isinstance(box, Tracer)):
-            return fun(*args, **kwargs)
-        avals = [aval_of(x)._replace(weak=False) for x in leaves]
-        out_tree: list[pytree.TreeDef] = []
-
-        def flat(*values: Any) -> list[Any]:
-            given, named = pytree.unflatten(tree, values)
-            results, found = pytree.flatten(fun(*given, **named))
-            out_tree[:] = [found]
-            return results
-
-        traced: Traced = trace(flat, avals, name="checkpoint")
-        graph, extra = with_consts(traced, len(leaves), in_front=False)
-        operands = [*[as_typed(x, a) for x, a in zip(leaves, avals, strict=True)], *extra]
-        return pytree.unflatten(out_tree[0], bind_graph(calls.call, operands, graph=graph, policy=policy))
-
-    return apart

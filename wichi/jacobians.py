@@ -23,17 +23,20 @@ from wichi.trace import frames
 from wichi.transforms import AsItIs, grad
 
 
-def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:
+def jacfwd(
+    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, chunk: int | None = None
+) -> Transformed[..., Any]:
     """The Jacobian by forward mode: one pass along each input element, all at once. Best for few inputs.
 
     Args:
         fn: a function of trees of arrays, with float results.
-        argnums: the positional argument to differentiate.
+        argnums: the positional argument(s) to differentiate.
+        has_aux: ``fn`` answers ``(result, aux)``, and so does the Jacobian: ``(jacobian, aux)``.
         chunk: how many columns to compute at once; None: all. Bounds the memory, not the answer.
 
     Returns:
-        a function whose answer is a tree like the result of ``fn`` with, at each leaf, a tree like the argument; its
-        leaves have the shape of the result's leaf followed by that of the argument's.
+        a function whose answer is a tree like the result of ``fn`` with, at each leaf, a tree like the argument (a
+        tuple of such for several); its leaves have the shape of the result's leaf followed by that of the argument's.
 
     Raises:
         DtypeError: an integer leaf in the argument.
@@ -44,9 +47,11 @@ def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -
            [0., 6.]])
     """
 
+    numbers = _numbers(argnums)
+
     @functools.wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacfwd")
+        of_one, leaves, treedef = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacfwd")
         columns = []
         for i, x in enumerate(leaves):
             aval = leaf_aval(x)
@@ -57,14 +62,17 @@ def jacfwd(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -
 
             pushed = _over_units(along, aval.shape, aval.dtype, chunk)
             columns.append(pytree.tree_map(functools.partial(_unflattened, aval.shape, -1), pushed))
-        found, out_tree = pytree.flatten(columns[0])
-        rows = [[pytree.flatten(c)[0][k] for c in columns] for k in range(len(found))]
-        return pytree.unflatten(out_tree, [pytree.unflatten(treedef, row) for row in rows])
+        if not columns:
+            raise ArgumentError("jacfwd: the argument has no leaves.", at=frames.describe(frames.user_where()))
+        out_tree = pytree.flatten(columns[0])[1]
+        rows = [[pytree.flatten(c)[0][k] for c in columns] for k in range(out_tree.num_leaves)]
+        found = pytree.unflatten(out_tree, [pytree.unflatten(treedef, row) for row in rows])
+        return (found, fn(*args, **kwargs)[1]) if has_aux else found
 
     return Transformed(jacobian_of, AsItIs("jacfwd"))
 
 
-def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+def jacrev(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Transformed[..., Any]:
     """The Jacobian by reverse mode: one pass back from each output element, all at once. Best for few outputs.
 
     As ``jacfwd`` in all else.
@@ -74,9 +82,11 @@ def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
     array([2., 6.])
     """
 
+    numbers = _numbers(argnums)
+
     @functools.wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        of_one, leaves, treedef = _in_argument(fn, args, kwargs, argnums, "jacrev")
+        of_one, leaves, treedef = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacrev")
         out, pullback = vjp(of_one, *leaves)
         results, out_tree = pytree.flatten(out)
         rows = []
@@ -93,12 +103,13 @@ def jacrev(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
 
             pulled = vmap(back)(_unit_vectors(aval.shape, aval.dtype))
             rows.append(pytree.unflatten(treedef, [_unflattened(aval.shape, 0, p) for p in pulled]))
-        return pytree.unflatten(out_tree, rows)
+        found = pytree.unflatten(out_tree, rows)
+        return (found, fn(*args, **kwargs)[1]) if has_aux else found
 
     return Transformed(jacobian_of, AsItIs("jacrev"))
 
 
-def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
+def jacobian(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Transformed[..., Any]:
     """The Jacobian, by whichever mode takes fewer passes: forward unless there are more inputs than outputs.
 
     As ``jacfwd`` in all else.
@@ -110,34 +121,41 @@ def jacobian(fn: Callable[..., Any], argnums: int = 0) -> Transformed[..., Any]:
            [1., 1., 1.]])
     """
 
+    numbers = _numbers(argnums)
+
     @functools.wraps(fn)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        _, leaves, _ = _in_argument(fn, args, kwargs, argnums, "jacobian")
-        outs = pytree.leaves(fn(*args, **kwargs))  # traced for its shapes; nothing of it is computed twice
+        of_one, leaves, _ = _in_arguments(fn, args, kwargs, numbers, has_aux, "jacobian")
+        outs = pytree.leaves(of_one(*leaves))  # traced for its shapes; nothing of it is computed twice
         inputs, outputs = (sum(leaf_aval(x).size for x in side) for side in (leaves, outs))
         chosen = jacfwd if inputs <= outputs else jacrev
-        return chosen(fn, argnums)(*args, **kwargs)
+        return chosen(fn, numbers, has_aux)(*args, **kwargs)
 
     return Transformed(jacobian_of, AsItIs("jacobian"))
 
 
-def hessian(fn: Callable[..., Any], argnums: int = 0, chunk: int | None = None) -> Transformed[..., Any]:
+def hessian(
+    fn: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, chunk: int | None = None
+) -> Transformed[..., Any]:
     """The matrix of second derivatives of a scalar function, forward over reverse.
 
     Args:
         fn: a scalar function.
-        argnums: the positional argument.
+        argnums: the positional argument(s).
+        has_aux: ``fn`` answers ``(value, aux)``, and its Hessian ``(hessian, aux)``.
         chunk: how many columns to compute at once; None: all. Bounds the memory, not the answer.
 
     Returns:
-        a function whose answer is a tree of trees like the argument; leaves have the shapes of both leaves in a row.
+        a function whose answer is a tree of trees like the argument (a tuple of tuples for several); leaves have the
+        shapes of both leaves in a row.
 
     >>> import numpy as np, wichi
     >>> wichi.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
     array([[6., 2.],
            [2., 0.]])
     """
-    return jacfwd(grad(fn, argnums, allow_unused=True), argnums, chunk)
+    numbers = _numbers(argnums)
+    return jacfwd(grad(fn, numbers, has_aux, allow_unused=True), numbers, has_aux, chunk=chunk)
 
 
 def hvp(fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -157,27 +175,50 @@ def hvp(fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any])
     return jvp(grad(fn, allow_unused=True), primals, tangents)[1]
 
 
-def _in_argument(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnum: int, name: str
+def _numbers(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    return argnums if isinstance(argnums, int) else tuple(argnums)
+
+
+def _in_arguments(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    name: str,
 ) -> tuple[Callable[..., Any], list[Any], pytree.TreeDef]:
-    """``fn`` as a function of the leaves of one argument; these, and their tree."""
+    """``fn`` as a function of the leaves of some arguments; these, and the tree of these arguments."""
     at = frames.describe(frames.user_where())
-    if not -len(args) <= argnum < len(args):
-        raise ArgumentError(f"{name}: argnums={argnum}, but there are {len(args)} positional arguments.", at=at)
-    argnum %= len(args)
-    leaves, treedef = pytree.flatten(args[argnum])
+    numbers = []
+    for number in (argnums,) if isinstance(argnums, int) else argnums:
+        if not -len(args) <= number < len(args):
+            raise ArgumentError(f"{name}: argnums={number}, but there are {len(args)} positional arguments.", at=at)
+        numbers.append(number % len(args))
+    given = tuple(args[n] for n in numbers)
+    leaves, treedef = pytree.flatten(given[0] if isinstance(argnums, int) else given)
     for x in leaves:
         if leaf_aval(x).dtype.kind != "f":
             raise DtypeError(
-                f"{name}: a leaf of argument {argnum} is {leaf_aval(x)}; integers have no derivative.",
+                f"{name}: a leaf of argument {argnums} is {leaf_aval(x)}; integers have no derivative.",
                 at=at,
                 fix="make it a float: np.asarray(x, float)",
             )
 
-    def of_one(*values: Any) -> Any:
-        return fn(*args[:argnum], pytree.unflatten(treedef, values), *args[argnum + 1 :], **kwargs)
+    def of_some(*values: Any) -> Any:
+        tree = pytree.unflatten(treedef, values)
+        moved = dict(zip(numbers, (tree,) if isinstance(argnums, int) else tree, strict=True))
+        answer = fn(*[moved.get(i, x) for i, x in enumerate(args)], **kwargs)
+        if not has_aux:
+            return answer
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ArgumentError(
+                f"{name}: the function must return a pair (result, aux) under has_aux=True.",
+                at=at,
+                fix="return result, anything_else",
+            )
+        return answer[0]
 
-    return of_one, leaves, treedef
+    return of_some, leaves, treedef
 
 
 def _over_units(along: Callable[[Any], Any], shape: tuple[int, ...], dtype: np.dtype[Any], chunk: int | None) -> Any:
@@ -186,7 +227,9 @@ def _over_units(along: Callable[[Any], Any], shape: tuple[int, ...], dtype: np.d
     if chunk is None or chunk >= len(units):
         return vmap(along, out_axes=-1)(units)
     if chunk < 1:
-        raise ArgumentError(f"chunk={chunk}, but at least one column is computed at once.")
+        raise ArgumentError(
+            f"chunk={chunk}, but at least one column is computed at once.", at=frames.describe(frames.user_where())
+        )
     rounds = -(-len(units) // chunk)
     padded = np.concatenate([units, np.zeros((rounds * chunk - len(units), *shape), dtype)])
     rows = control.map(vmap(along), padded.reshape(rounds, chunk, *shape))

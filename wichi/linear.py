@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -11,23 +11,25 @@ from wichi import pytree
 from wichi.arguments import as_typed, input_names, leaf_aval
 from wichi.errors import ArgumentError
 from wichi.trace import forward, frames, reverse
-from wichi.trace.ir import Aval, Graph
+from wichi.trace.ir import Aval, Graph, dce
 from wichi.traces import CompiledTrace, Runnable
 from wichi.transforms import jit
 
-R = TypeVar("R")
 
-
-def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
+def jvp(
+    fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False
+) -> tuple[Any, ...]:
     """The result of ``fn`` at ``primals`` and its change along ``tangents`` (forward mode).
 
     Args:
         fn: a function of ``len(primals)`` positional arguments.
         primals, tangents: sequences of trees of the same structure and shapes. Tangents of integer and bool leaves
             are ignored.
+        has_aux: ``fn`` answers ``(result, aux)``, of which only the first is differentiated.
 
     Returns:
-        ``(result, tangent of the result)``, two trees of the same structure; integer results have tangent zero.
+        ``(result, tangent of the result)``, two trees of the same structure, and ``aux`` with ``has_aux``; integer
+        results have tangent zero.
 
     Raises:
         ArgumentError: the tangents do not fit the primals.
@@ -42,19 +44,23 @@ def jvp(fn: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -
         "tangents of jvp", tuple(tangents), tuple(primals), input_names(fn, pytree.flatten((tuple(primals), {}))[1])
     )
     which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
-    pushed = _derived(found, "jvp", lambda: Runnable(forward.jvp(graph, which)))
+    main_tree, aux_tree = _main_and_aux(found.out_tree, has_aux)
+    count = main_tree.num_leaves
+    pushed = _derived(found, ("jvp", count), lambda: Runnable(_pushed(graph, which, count)))
     results = pushed([*leaves, *found.captured, *(as_typed(dots[i], graph.ins[i].aval) for i in which)])
-    count = len(graph.outs)
-    out_dots = _with_zeros([o.aval for o in graph.outs], results[count:])
-    return pytree.unflatten(found.out_tree, results[:count]), pytree.unflatten(found.out_tree, out_dots)
+    outs, moved = results[: len(graph.outs)], results[len(graph.outs) :]
+    out_dots = _with_zeros([o.aval for o in graph.outs[:count]], moved)
+    main = pytree.unflatten(main_tree, outs[:count]), pytree.unflatten(main_tree, out_dots)
+    return main if aux_tree is None else (*main, pytree.unflatten(aux_tree, outs[count:]))
 
 
-def linearize(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+def linearize(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The result of ``fn`` at ``primals`` and its derivative there, as a linear function of tangents.
 
     Returns:
-        ``(result, push)``. ``push(*tangents)`` takes trees like the primals and answers one like the result. The
-        point is evaluated once; what the derivative needs of it is kept by ``push``.
+        ``(result, push)``, or ``(result, push, aux)`` with ``has_aux``. ``push(*tangents)`` takes trees like the
+        primals and answers one like the result. The point is evaluated once; what the derivative needs of it is kept
+        by ``push``.
 
     >>> import numpy as np, wichi
     >>> y, push = wichi.linearize(np.sin, 0.0)
@@ -65,12 +71,14 @@ def linearize(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[...,
     graph = found.run.graph
     which = [i for i in range(len(leaves)) if graph.ins[i].aval.dtype.kind == "f"]
 
+    main_tree, aux_tree = _main_and_aux(found.out_tree, has_aux)
+    count = main_tree.num_leaves
+
     def halves() -> tuple[Runnable, Runnable]:
-        full = forward.jvp(graph, which)
-        first, second = reverse.split(full, len(graph.ins), len(graph.outs))
+        first, second = reverse.split(_pushed(graph, which, count), len(graph.ins), len(graph.outs))
         return Runnable(first), Runnable(second)
 
-    first, second = _derived(found, "linearize", halves)
+    first, second = _derived(found, ("linearize", count), halves)
     results = first([*leaves, *found.captured])
     outs, residuals = results[: len(graph.outs)], results[len(graph.outs) :]
 
@@ -78,9 +86,10 @@ def linearize(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[...,
         names = input_names(fn, pytree.flatten((primals, {}))[1])
         dots = _fitting("tangents of linearize", tangents, primals, names)
         moved = second([*residuals, *(as_typed(dots[i], graph.ins[i].aval) for i in which)])
-        return pytree.unflatten(found.out_tree, _with_zeros([o.aval for o in graph.outs], moved))
+        return pytree.unflatten(main_tree, _with_zeros([o.aval for o in graph.outs[:count]], moved))
 
-    return pytree.unflatten(found.out_tree, outs), push
+    main = pytree.unflatten(main_tree, outs[:count])
+    return (main, push) if aux_tree is None else (main, push, pytree.unflatten(aux_tree, outs[count:]))
 
 
 def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
@@ -100,16 +109,8 @@ def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[A
     (np.float64(1.0),)
     """
     found, leaves = _traced(fn, primals)
-    graph, main_tree, aux_tree = found.run.graph, found.out_tree, None
-    if has_aux:
-        children = main_tree.children() if main_tree.type is tuple else []
-        if len(children) != 2:
-            raise ArgumentError(
-                "The function must return a pair (result, aux) under has_aux=True.",
-                at=frames.describe(frames.user_where()),
-                fix="return result, anything_else",
-            )
-        main_tree, aux_tree = children
+    graph = found.run.graph
+    main_tree, aux_tree = _main_and_aux(found.out_tree, has_aux)
     count = main_tree.num_leaves
     first, second = _derived(found, ("vjp", count), lambda: _halves(graph, count, len(leaves)))
     results = first([*leaves, *found.captured])
@@ -124,6 +125,28 @@ def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[A
         return gradients
 
     return (main, pullback) if aux_tree is None else (main, pullback, pytree.unflatten(aux_tree, outs[count:]))
+
+
+def _main_and_aux(tree: pytree.TreeDef, has_aux: bool) -> tuple[pytree.TreeDef, pytree.TreeDef | None]:
+    """The structure of what is differentiated, and of what is passed on."""
+    if not has_aux:
+        return tree, None
+    children = tree.children() if tree.type is tuple else []
+    if len(children) != 2:
+        raise ArgumentError(
+            "The function must return a pair (result, aux) under has_aux=True.",
+            at=frames.describe(frames.user_where()),
+            fix="return result, anything_else",
+        )
+    return children[0], children[1]
+
+
+def _pushed(graph: Graph, which: Sequence[int], count: int) -> Graph:
+    """``graph`` with the tangents of the float ones of its first ``count`` outputs."""
+    full = forward.jvp(graph, which)
+    every = len(graph.outs)
+    kept = sum(o.aval.dtype.kind == "f" for o in graph.outs[:count])
+    return dce(Graph(full.ins, full.eqns, full.outs[: every + kept], full.in_names))
 
 
 def _traced(fn: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[CompiledTrace, list[Any]]:

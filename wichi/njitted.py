@@ -53,7 +53,7 @@ def njit(fn: Callable[..., Any], *example_args: Any) -> Any:
     leaves, treedef = pytree.flatten((example_args, {}))
     found = transformed.find(leaves, treedef)
     graph = found.run.graph
-    executable = found.run.executable = found.run.executable or Executable(graph)
+    executable = Executable(graph)
     name = getattr(transformed, "__name__", "f")
     name = name if name.isidentifier() else "f"
     parameters = _parameters(transformed, len(example_args))

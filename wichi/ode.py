@@ -10,10 +10,12 @@ import numpy as np
 
 import wichi.numpy as wnp
 from wichi import pytree
-from wichi.arguments import leaf_aval
+from wichi.arguments import as_typed, leaf_aval
+from wichi.binding import check_callable
 from wichi.control import scan, while_loop
 from wichi.errors import ArgumentError
 from wichi.trace import frames
+from wichi.trace.ir import Aval
 from wichi.transforms import jit, stop_gradient
 
 # J. R. Dormand, P. J. Prince, "A family of embedded Runge-Kutta formulae", J. Comp. Appl. Math. 6, 1980; the middle
@@ -44,20 +46,26 @@ def odeint(
     *args: Any,
     rtol: float = 1.4e-8,
     atol: float = 1.4e-8,
-    mxstep: int = 10**6,
+    mxstep: float = 10**6,
+    hmax: float = math.inf,
 ) -> Any:
     """The solution of ``dy/dt = func(y, t, *args)`` with ``y(t[0]) = y0``, at the times ``t``.
 
     Args:
-        func: answers a tree like ``y``.
+        func: answers a tree like ``y``; what it closes over is differentiated as well.
         y0: a tree of float arrays.
-        t: increasing times, of shape (n,).
+        t: times of shape (n,), each at least the one before it. The solution between steps is a quartic polynomial.
         args: further arguments of ``func``, trees; they are differentiated too.
         rtol, atol: the error allowed in each step, relative to ``y`` and absolute.
         mxstep: the most steps between two times; past it the rest of the solution is nan.
+        hmax: the longest step.
 
     Returns:
-        a tree like ``y0`` with a leading axis of n.
+        a tree like ``y0`` with a leading axis of n. A computed time before the last step that was taken gives nan.
+
+    Raises:
+        ArgumentError: ``y0`` is not of floats, ``t`` is no vector or decreases, or ``func`` answers another tree,
+            shape or dtype than ``y``.
 
     The derivative, in any mode and of any order, is that of the steps taken, whose lengths count as fixed: exact for
     the discrete solution, and as near to that of the equation as the tolerances are. JAX integrates an adjoint equation
@@ -68,16 +76,32 @@ def odeint(
     >>> bool(np.isclose(wichi.grad(decay)(0.5), -np.exp(-0.5)))
     True
     """
+    check_callable("odeint", func=func)
+    at = frames.describe(frames.user_where())
     leaves, tree = pytree.flatten(y0)
-    avals = [leaf_aval(x) for x in leaves]
-    if any(a.dtype.kind != "f" for a in avals):
-        raise ArgumentError(
-            "odeint: y0 must be floats.", at=frames.describe(frames.user_where()), fix="np.asarray(y0, float)"
-        )
+    avals = [leaf_aval(x)._replace(weak=False) for x in leaves]
+    for path, a in zip(pytree.paths(tree), avals, strict=True):
+        if a.dtype.kind != "f":
+            raise ArgumentError(f"odeint: y0{path} is {a}; y0 must be floats.", at=at, fix="np.asarray(y0, float)")
+    t = wnp.asarray(t)
     if leaf_aval(t).ndim != 1 or leaf_aval(t).size < 1:
+        raise ArgumentError(f"odeint: t must be a vector of times, not {leaf_aval(t)}.", at=at)
+    if isinstance(t, np.ndarray) and not np.all(np.diff(t) >= 0):
         raise ArgumentError(
-            f"odeint: t must be a vector of times, not {leaf_aval(t)}.", at=frames.describe(frames.user_where())
+            "odeint: the times decrease, or are not numbers.",
+            at=at,
+            fix="to go backwards integrate lambda y, s: -func(y, -s) over -t",
         )
+
+    def fitted(slope: Any) -> list[Any]:
+        found, found_tree = pytree.flatten(slope)
+        if found_tree != tree:
+            path, wanted, has = pytree.difference(tree, found_tree)
+            raise ArgumentError(f"odeint: func answers the tree {has} for y{path}, where {wanted} fits.", at=at)
+        for path, x, a in zip(pytree.paths(tree), found, avals, strict=True):
+            if leaf_aval(x).shape != a.shape:
+                raise ArgumentError(f"odeint: func answers {leaf_aval(x)} for y{path}, which is {a}.", at=at)
+        return found
 
     def flat(y: Any) -> Any:
         return wnp.concatenate([wnp.reshape(wnp.asarray(x), -1) for x in pytree.leaves(y)])
@@ -85,22 +109,24 @@ def odeint(
     def shaped(v: Any) -> Any:
         parts, offset = [], 0
         for a in avals:
-            parts.append(wnp.reshape(v[..., offset : offset + a.size], v.shape[:-1] + a.shape))
+            part = wnp.reshape(v[..., offset : offset + a.size], v.shape[:-1] + a.shape)
+            parts.append(as_typed(part, a))
             offset += a.size
         return pytree.unflatten(tree, parts)
 
     def whole(y0: Any, t: Any, args: Any) -> Any:
         def slope(y: Any, at: Any) -> Any:
-            return flat(func(shaped(y), at, *args))
+            return as_typed(flat(fitted(func(shaped(y), at, *args))), state)
 
-        return shaped(_solution(slope, flat(y0), wnp.asarray(t) * 1.0, rtol, atol, mxstep))
+        state = Aval((), np.result_type(*[a.dtype for a in avals], leaf_aval(t * 1.0).dtype))
+        return shaped(_solution(slope, as_typed(flat(y0), state), as_typed(t, state), rtol, atol, mxstep, hmax))
 
     return jit(whole)(y0, t, args)
 
 
-def _solution(slope: Any, y: Any, t: Any, rtol: float, atol: float, mxstep: int) -> Any:
+def _solution(slope: Any, y: Any, t: Any, rtol: float, atol: float, mxstep: float, hmax: float) -> Any:
     f = slope(y, t[0])
-    dt = stop_gradient(_first_step(slope, y, t[0], f, rtol, atol))
+    dt = wnp.minimum(stop_gradient(_first_step(slope, y, t[0], f, rtol, atol)), hmax)
     coefficients = wnp.stack([y * 0.0] * 4 + [y])
 
     def advance(carry: Any, target: Any) -> Any:
@@ -119,7 +145,8 @@ def _solution(slope: Any, y: Any, t: Any, rtol: float, atol: float, mxstep: int)
             factor = wnp.where(ratio == ratio, wnp.where(good, wnp.maximum(factor, 1.0), factor), 0.5)
             return (
                 wnp.where(good, new_y, y), wnp.where(good, new_f, f), wnp.where(good, now + dt, now),
-                stop_gradient(dt * factor), wnp.where(good, now, last), wnp.where(good, polynomial, found), count + 1,
+                wnp.minimum(stop_gradient(dt * factor), hmax), wnp.where(good, now, last),
+                wnp.where(good, polynomial, found), count + 1,
             )  # fmt: skip
 
         y, f, now, dt, last, found, count = while_loop(goes_on, step, (*carry, np.int64(0)))
@@ -127,7 +154,7 @@ def _solution(slope: Any, y: Any, t: Any, rtol: float, atol: float, mxstep: int)
         value = found[0]
         for k in range(1, 5):
             value = value * where + found[k]
-        value = wnp.where(count < mxstep, value, wnp.nan)
+        value = wnp.where((count < mxstep) & (target >= last), value, wnp.nan)
         return (y, f, now, dt, last, found), value
 
     _, rest = scan(advance, (y, f, t[0], dt, t[0], coefficients), t[1:])

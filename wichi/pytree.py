@@ -149,6 +149,23 @@ def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
     return [p for p, leaf in zip(spread, everything, strict=True) if leaf is not None]
 
 
+def misfit(prefix: Any, tree: Any) -> tuple[str, str, str] | None:
+    """Where ``prefix`` is no tree above ``tree``: the path, and what stands there in each; None if it is one."""
+    flatten(tree)  # registers dataclasses that are met for the first time
+    above, below = (optree.tree_structure(t, none_is_leaf=True, namespace=_NAMESPACE) for t in (prefix, tree))
+    waiting = [("", above, below)]
+    while waiting:
+        path, above, below = waiting.pop()
+        level = above.one_level()  # None of a leaf
+        if level is None:
+            continue
+        if below.is_leaf() or level != below.one_level():
+            return path, shown(above), shown(below)
+        steps = paths(level)
+        waiting += [(path + s, x, y) for s, x, y in zip(steps, above.children(), below.children(), strict=True)][::-1]
+    return None
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves of ``tree`` from left to right."""
     return flatten(tree)[0]
@@ -159,6 +176,29 @@ def paths(treedef: TreeDef, root: str = "") -> list[str]:
     return [
         accessor.codify(root) if root else accessor.codify("*")[1:] for accessor in optree.treespec_accessors(treedef)
     ]
+
+
+def shown(treedef: TreeDef) -> str:
+    """A structure as Python would write it, with ``*`` for each leaf."""
+    text = str(treedef).removeprefix("PyTreeSpec(")
+    for option in (", NoneIsLeaf", ", namespace="):
+        text = text.rpartition(option)[0] or text
+    return text.removesuffix(")") if text.count("(") < text.count(")") else text
+
+
+def difference(a: TreeDef, b: TreeDef, root: str = "") -> tuple[str, str, str]:
+    """Where two structures first differ: the path from the root, and what stands there in each."""
+    waiting = [(root, a, b)]
+    while waiting:
+        path, a, b = waiting.pop()
+        if a == b:
+            continue
+        level = a.one_level()  # None of a leaf
+        if level is None or b.is_leaf() or level != b.one_level():
+            return path, shown(a), shown(b)
+        steps = paths(level)
+        waiting += [(path + step, x, y) for step, x, y in zip(steps, a.children(), b.children(), strict=True)][::-1]
+    return root, shown(a), shown(b)
 
 
 def argument_paths(treedef: TreeDef, positional: Sequence[str]) -> list[str]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from wichi import pytree
-from wichi.config import debug_mode
+from wichi import guards, pytree
+from wichi.config import config, debug_mode
 from wichi.debug import run_in_numpy
 from wichi.errors import ArgumentError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import evaluate
-from wichi.trace.ir import Const, Graph, dce
-from wichi.trace.tracer import Tracer
+from wichi.trace.ir import Const, Graph, Where
+from wichi.trace.tracer import Tracer, of_its_own
 
 if TYPE_CHECKING:
     from wichi.kernels.program import Executable
@@ -33,7 +33,7 @@ class Runnable:
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """The outputs on arrays, computed natively; on traced values, as traced values."""
         if any(isinstance(x, Tracer) for x in values):
-            return evaluate(self.graph, *values)
+            return [of_its_own(x) for x in evaluate(self.graph, *values)]  # no result is an argument itself
         values = [x.array() if isinstance(x, Boxed) else x for x in values]
         from wichi.kernels.program import Executable, check_donated  # loaded with the first call: imports stay light
 
@@ -45,8 +45,8 @@ class Runnable:
                 values[i][...] = results[k]
                 results[k] = values[i]
             return results
-        if self.executable is None:
-            self.executable = Executable(self.graph, self.donated)
+        if self.executable is None or self.executable.parallel != bool(config.parallel):
+            self.executable = Executable(self.graph, self.donated, bool(config.parallel))
         return self.executable(values)
 
 
@@ -85,6 +85,7 @@ class CompiledTrace:
     derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
     passing: bool = False  # its way was decided by values of an enclosing trace, which has the guards
     guards: tuple[Any, ...] = ()  # what the last results must be for the others to be right
+    asked_at: Where | None = None  # the line that asked for most of them
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         return self.run([*leaves, *self.captured])
@@ -97,16 +98,30 @@ class CompiledTrace:
         """Whether the guards among ``results`` came out as when the function was traced."""
         return all(a == b for a, b in zip(results[len(results) - len(self.guards) :], self.guards, strict=True))
 
+    def may_not_end(self) -> bool:
+        """Whether the program must not be tried before its guards are known to hold."""
+        if "may not end" not in self.derived:
+            self.derived["may not end"] = guards.may_not_end(self.run.graph)
+        return bool(self.derived["may not end"])
+
     def guards_hold(self, leaves: Sequence[Any]) -> bool:
-        """The same, of the guards alone."""
+        """Whether the guards agree, computed alone and in the order in which they were asked.
+
+        An error among them is not told: the call is then traced anew, and raises it where it belongs.
+        """
         if "guards" not in self.derived:
-            graph = self.run.graph
-            self.derived["guards"] = dce(Graph(graph.ins, graph.eqns, graph.outs[-len(self.guards) :]))
+            found = guards.stages(self.run.graph, len(self.guards))
+            self.derived["guards"] = [(Runnable(graph), guards.may_not_end(graph), k) for graph, k in found]
         try:
             with np.errstate(all="ignore"):
-                return self.agrees(evaluate(self.derived["guards"], *leaves))
-        except IndexError:
+                for run, natively, count in self.derived["guards"]:
+                    values = [x for _, x in guards.typed(run.graph.ins, leaves)]
+                    results = run(values) if natively else evaluate(run.graph, *values)
+                    if any(a != b for a, b in zip(results, self.guards[:count], strict=True)):
+                        return False
+        except Exception:
             return False
+        return True
 
 
 def check_captures(who: str, name: str, found: CompiledTrace) -> None:

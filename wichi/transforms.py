@@ -18,6 +18,7 @@ from wichi.ops import shaping
 from wichi.trace import frames, reverse
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Graph, dce
+from wichi.trace.tracer import as_view
 from wichi.traces import Signature
 
 P = ParamSpec("P")
@@ -146,7 +147,10 @@ def _unused(kind: _Differentiate, signature: Signature) -> NoReturn:
 
 # --- the public functions --------------------------------------------------------------------------------------------
 def jit(
-    fn: Callable[P, R], static_argnums: int | Sequence[int] = (), donate_argnums: int | Sequence[int] = ()
+    fn: Callable[P, R],
+    static_argnums: int | Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (),
 ) -> Transformed[P, R]:
     """``fn``, traced once for each signature and run as native code.
 
@@ -157,12 +161,15 @@ def jit(
         donate_argnums: positional arguments whose arrays may be overwritten: each result is written into the first of
             their leaves that has its shape and dtype and is still free, and that array is the result. A training step
             so allocates nothing of the size of its parameters.
+        static_argnames: static arguments by their names; either way they may be given by position or by keyword.
 
     Returns:
         a function with the signature of ``fn``; results are fresh ndarrays.
 
     Differences to JAX: float64 as NumPy has it, no devices, ndarrays in and out, and a new batch size compiles
-    nothing. Closed-over arrays are read at each call, not baked in.
+    nothing. Closed-over arrays are read at each call, not baked in. Python may branch on values and ask for integers
+    (``if x > 0:``, ``while``, ``range(int(n))``): what it was told is tested on each call, and a call that goes another
+    way runs ``fn`` again, side effects included, to trace its own; see ``wichi.config``.
 
     >>> import numpy as np, wichi
     >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))
@@ -170,7 +177,10 @@ def jit(
     """
     donated = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
     made: Transformed[P, R] = static.transformed(
-        fn, static_argnums, lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated))))
+        fn,
+        static_argnums,
+        lambda f, moved: Transformed(f, AsItIs("jit", tuple(map(moved, donated)))),
+        static_argnames,
     )
     return made
 
@@ -258,4 +268,6 @@ def stop_gradient(x: Any) -> Any:
     >>> wichi.grad(lambda x: x * wichi.stop_gradient(x))(3.0)
     np.float64(3.0)
     """
-    return pytree.tree_map(lambda leaf: shaping.stop_gradient(leaf) if isinstance(leaf, Boxed) else leaf, x)
+    return pytree.tree_map(
+        lambda leaf: as_view(shaping.stop_gradient(leaf), leaf) if isinstance(leaf, Boxed) else leaf, x
+    )

@@ -85,12 +85,14 @@ def _surroundings() -> str:
 
     kernels = Path(__file__).parent
     sources = hashlib.sha256(b"".join((kernels / name).read_bytes() for name in _GENERATORS)).hexdigest()
-    numba = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
-    versions = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite")]
-    return repr((sources, versions, numba, link.cpu(), blas.provider().integer_bits, sys.platform, sys.maxsize))
+    version = metadata.version("llvmlite")  # an LLVM comes with it
+    return repr((sources, version, link.cpu(), blas.provider().integer_bits, sys.platform, sys.maxsize))
 
 
-_GENERATORS = ("emit.py", "emit_calls.py", "loops.py", "native.py", "scalars.py", "vecmath.py")
+_GENERATORS = (
+    "emit.py", "emit_calls.py", "link.py", "loops.py", "native.py", "parallel.py", "scalars.py", "small_product.py",
+    "vecmath.py",
+)  # fmt: skip
 
 
 def key_of(text: str) -> str:
@@ -132,7 +134,7 @@ def reject(key: str, why: str) -> None:
 
 
 def store(key: str, code: ObjectCode) -> None:
-    """Keep ``code`` under ``key``, unless it needs symbols that a process without numba would not have."""
+    """Keep ``code`` under ``key``, unless it needs symbols that another process might not have."""
     from wichi.kernels import link
 
     place = folder()

@@ -10,8 +10,9 @@ CELL_CONTENTS = 16
 DENSE = 0x1 | 0x100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 # The table's head: what each of its first words holds.
-(COUNT, DEBUGGING, ENTRY, SIZES, SCALARS, CELLS, NAMES, ARRAYS, YES, NO, GET_ITEM, INCREF, SAVE, RESTORE, HEAD) = range(
-    15
-)
+(
+    COUNT, DEBUGGING, ENTRY, SIZES, SCALARS, CELLS, NAMES, ARRAYS, YES, NO, GET_ITEM, INCREF, SAVE, RESTORE, STACK, HEAD
+) = range(16)  # fmt: skip
+# STACK: bytes of the workspace that the entry takes from its stack; 0: its last argument is the workspace.
 # How a program argument is found: an array checked, one of our own, a captured array, a Python float or np.float64.
 GIVEN, OWN, CAPTURED, FLOAT = range(4)

@@ -18,10 +18,12 @@ from wichi.kernels import emit_calls, scalars
 from wichi.kernels.loops import (
     Accumulate,
     Assign,
+    Band,
     Begin,
     Branch,
     Check,
     Compute,
+    Count,
     Declare,
     End,
     Extent,
@@ -36,13 +38,16 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Poll,
     Program,
     Read,
     RuntimeScalar,
+    Size,
     Statement,
     Store,
     Tape,
+    Unpack,
     While,
     extents_of,
     may_be_masked,
@@ -52,51 +57,145 @@ from wichi.kernels.loops import (
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _WORDS = _I64.as_pointer()
+# A longer body of a vector loop is written once, for full and last blocks alike, under a mask that costs it little.
+_MOST_TWICE = 16
 
 
-def emit_program(module: ir.Module, program: Program, blas_integer_bits: int) -> ir.Function:
-    """``i64 program(i64* arguments, i64* sizes, i64* scalars)``: one call a nest, and out at the first bad status."""
+def emit_program(module: ir.Module, program: Program, blas_integer_bits: int, fused: bool) -> ir.Function:
+    """``i64 program(i64* arguments, i64* sizes, i64* scalars)``: one call a nest, and out at the first bad status.
+
+    ``fused``: the processor has fused multiply-adds, which are used where rounding once is meant.
+    """
     function = ir.Function(module, ir.FunctionType(_I64, [_WORDS] * 3), module.get_unique_name("wichi_program"))
     function.linkage = "internal"
     arguments, sizes, numbers = function.args
     builder = ir.IRBuilder(function.append_basic_block())
 
-    def word(array: Any, slot: int) -> Any:
-        return builder.load(builder.gep(array, [_I64(slot)], inbounds=True))
-
-    pointers = []
-    for buffer in program.buffers:
-        if buffer.offset is None:
-            address = word(arguments, buffer.argument or 0)
+    calls = _Calls(module, program, builder, (arguments, sizes, numbers), blas_integer_bits, fused)
+    bands = {band.start: band for band in program.bands}
+    number = 0
+    while number < len(program.nests):
+        band = bands.get(number)
+        if band is None:
+            calls.call(program.nests[number])
+            number += 1
         else:
-            address = builder.add(word(arguments, program.arguments), word(sizes, buffer.offset.slot))
-        pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
-    for nest in program.nests:
-        status = builder.call(
-            NestEmitter(module, nest, program, blas_integer_bits).function,
-            [*(pointers[b] for b in nest.buffers), sizes, numbers],
-        )
-        if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
-            with builder.if_then(builder.icmp_signed("!=", status, _I64(0)), likely=False):
-                builder.ret(status)
+            calls.band(band, _I64(0), calls.word(sizes, band.rows.slot), _I64(0))
+            number = band.stop
     builder.ret(_I64(0))
     return function
+
+
+def parts_of(program: Program) -> list[range | Band]:
+    """The bands that are cut into chunks, and the nests between them; in turn."""
+    found: list[range | Band] = []
+    at = 0
+    for band in (b for b in program.bands if b.chunk is not None):
+        found += [range(at, band.start), band]
+        at = band.stop
+    return [*found, range(at, len(program.nests))]
+
+
+def emit_parts(module: ir.Module, program: Program, blas_integer_bits: int, fused: bool) -> list[ir.Function]:
+    """A function for each of ``parts_of(program)``: ``i64 part(arguments, sizes, scalars, tiles, chunk)``.
+
+    ``tiles`` is memory of the chunk's own; for nests between bands neither counts.
+    """
+    functions = []
+    for part in parts_of(program):
+        kind = ir.FunctionType(_I64, [*[_WORDS] * 3, _I64, _I64])
+        function = ir.Function(module, kind, module.get_unique_name("wichi_part"))
+        arguments, sizes, numbers, tiles, chunk = function.args
+        builder = ir.IRBuilder(function.append_basic_block())
+        calls = _Calls(module, program, builder, (arguments, sizes, numbers), blas_integer_bits, fused, tiles)
+        if isinstance(part, Band):
+            assert part.chunk is not None
+            each, rows = calls.word(sizes, part.chunk.slot), calls.word(sizes, part.rows.slot)
+            first = builder.mul(chunk, each)
+            stop = builder.add(first, each)
+            calls.band(part, first, builder.select(builder.icmp_signed("<", stop, rows), stop, rows), chunk)
+        else:
+            for number in part:
+                calls.call(program.nests[number])
+        builder.ret(_I64(0))
+        functions.append(function)
+    return functions
+
+
+class _Calls:
+    """Calls of the nests, from a function that is given the program's arguments."""
+
+    def __init__(
+        self,
+        module: ir.Module,
+        program: Program,
+        builder: ir.IRBuilder,
+        given: tuple[Any, Any, Any],
+        blas_integer_bits: int,
+        fused: bool,
+        tiles: Any = None,
+    ) -> None:
+        self.module, self.program, self.b = module, program, builder
+        self.integer_bits, self.fused = blas_integer_bits, fused
+        arguments, self.sizes, self.numbers = given
+        arena = self.word(arguments, program.arguments)
+        self.pointers = []
+        for buffer in program.buffers:
+            if buffer.offset is None:
+                address = self.word(arguments, buffer.argument or 0)
+            else:
+                base = tiles if buffer.tile and tiles is not None else arena
+                address = builder.add(base, self.word(self.sizes, buffer.offset.slot))
+            self.pointers.append(builder.inttoptr(address, scalars.memory_type(buffer.dtype).as_pointer()))
+
+    def word(self, array: Any, slot: int) -> Any:
+        return self.b.load(self.b.gep(array, [_I64(slot)], inbounds=True))
+
+    def call(self, nest: Nest, block: Sequence[Any] = ()) -> None:
+        b = self.b
+        emitted = NestEmitter(self.module, nest, self.program, self.integer_bits, self.fused).function
+        status = b.call(emitted, [*(self.pointers[i] for i in nest.buffers), self.sizes, self.numbers, *block])
+        if any(isinstance(s, Check | Poll | Tape | Library | HostCall) for s in walk(nest.body)):
+            with b.if_then(b.icmp_signed("!=", status, _I64(0)), likely=False):
+                b.ret(status)
+
+    def band(self, band: Band, start: Any, stop: Any, chunk: Any) -> None:
+        """The nests of a band for each block of the rows from ``start`` to ``stop``, at least once."""
+        b, most = self.b, self.word(self.sizes, band.block.slot)
+        before, body, after = b.block, b.append_basic_block("block"), b.append_basic_block("after")
+        b.branch(body)
+        b.position_at_end(body)
+        first = b.phi(_I64)
+        first.add_incoming(start, before)
+        left = b.sub(stop, first)
+        rows = b.select(b.icmp_signed("<", left, most), left, most)
+        for nest in self.program.nests[band.start : band.stop]:
+            self.call(nest, (first, rows, start, chunk))
+        following = b.add(first, most)
+        first.add_incoming(following, b.block)
+        b.cbranch(b.icmp_signed("<", following, stop), body, after)
+        b.position_at_end(after)
 
 
 class NestEmitter:
     """One nest as a function ``i64 nest(noalias buffers..., sizes, scalars)``."""
 
-    def __init__(self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int) -> None:
-        self.module, self.blas_integer = module, ir.IntType(blas_integer_bits)
+    def __init__(
+        self, module: ir.Module, nest: Nest, program: Program, blas_integer_bits: int, fused: bool
+    ) -> None:
+        self.module, self.blas_integer, self.fused = module, ir.IntType(blas_integer_bits), fused
         memory = [scalars.memory_type(program.buffers[b].dtype).as_pointer() for b in nest.buffers]
-        kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS])
+        block = [_I64] * 4 if nest.block is not None else []
+        kind = ir.FunctionType(_I64, [*memory, _WORDS, _WORDS, *block])
         self.function = ir.Function(module, kind, module.get_unique_name("wichi_nest"))
         self.function.linkage = "internal"
         self.function.attributes.add("noinline")  # keeps functions, and so compile time, bounded
-        for argument in self.function.args:
+        for argument in self.function.args[: len(memory) + 2]:
             argument.add_attribute("noalias")
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        *buffers, self.sizes, self.numbers = self.function.args
+        arguments = list(self.function.args)
+        numbers_of_block = [arguments.pop() for _ in block][::-1]
+        *buffers, self.sizes, self.numbers = arguments
         self.buffers = dict(zip(nest.buffers, buffers, strict=True))
         self.status = self.slot(_I64)
         self.builder.store(_I64(0), self.status)
@@ -110,6 +209,8 @@ class NestEmitter:
         self.varying: set[int] = set()  # values that are vectors there
         self.counter: tuple[int, Any] | None = None  # the vector loop's counter: its id, and where the block begins
         self.innermost: Any = _I64(0)  # counter of the innermost scalar loop, for lanes of its accumulators
+        for value, argument in zip(nest.block or (), numbers_of_block, strict=True):
+            self.bind(value, argument, np.dtype("i8"))
         self._load_sizes(nest)
         self._emit(nest.body)
         self.builder.ret(self.builder.load(self.status))
@@ -118,7 +219,7 @@ class NestEmitter:
         """All sizes at the top, once: they are invariant, and loops stay clean."""
         for s in walk(nest.body):
             for extent in extents_of(s):
-                if not isinstance(extent, int) and extent.slot not in self.size_values:
+                if isinstance(extent, Size) and extent.slot not in self.size_values:
                     place = self.builder.gep(self.sizes, [_I64(extent.slot)], inbounds=True)
                     self.size_values[extent.slot] = self.builder.load(place)
 
@@ -128,7 +229,9 @@ class NestEmitter:
             return self.builder.alloca(kind)
 
     def size(self, extent: Extent) -> Any:
-        return _I64(extent) if isinstance(extent, int) else self.size_values[extent.slot]
+        if isinstance(extent, int):
+            return _I64(extent)
+        return self.values[extent.id] if isinstance(extent, Count) else self.size_values[extent.slot]
 
     def _emit(self, body: Sequence[Statement]) -> None:
         for s in body:
@@ -153,6 +256,10 @@ class NestEmitter:
         varying = any(self._varies(a) for a in s.args)
         args = [self._vector(a) if varying else self.values[a] for a in s.args]
         lanes = self.lanes if varying else 0
+        if not varying:  # numbers, or vectors of them from registers
+            lanes = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
+            if lanes:
+                args = [a if isinstance(a.type, ir.VectorType) else scalars.splat(self.builder, a, lanes) for a in args]
         value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
         self.bind(s.out, value, s.dtype, varying)
 
@@ -168,6 +275,23 @@ class NestEmitter:
             steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
             return self.builder.add(scalars.splat(self.builder, self.counter[1], self.lanes), steps)
         return scalars.splat(self.builder, self.values[value], self.lanes)
+
+    def pack(self, s: Pack) -> None:
+        b, values = self.builder, [self.values[v] for v in s.values]
+        kind = ir.VectorType(values[0].type, len(values))
+        if all(isinstance(v, ir.Constant) for v in values):
+            self.bind(s.out, ir.Constant(kind, values), s.dtype)
+            return
+        if len(set(s.values)) == 1:
+            self.bind(s.out, scalars.splat(b, values[0], len(values)), s.dtype)
+            return
+        vector: Any = ir.Constant(kind, ir.Undefined)
+        for lane, value in enumerate(values):
+            vector = b.insert_element(vector, value, _I32(lane))
+        self.bind(s.out, vector, s.dtype)
+
+    def unpack(self, s: Unpack) -> None:
+        self.bind(s.out, self.builder.extract_element(self.values[s.vector], _I32(s.lane)), s.dtype)
 
     def declare(self, s: Declare) -> None:
         slot = self.slot(self.values[s.value].type)
@@ -224,12 +348,15 @@ class NestEmitter:
     def load(self, s: Load) -> None:
         b = self.builder
         access = self._access(s.index) if self.lanes else "same"
+        if s.mask is not None:
+            self._guarded_load(s, access)
+            return
         if access == "same":
             pointer, _ = self.place(s.buffer, s.index)
             self.bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
             return
         if access == "dense":
-            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype)
+            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype, self.mask)
         else:
             raw = ir.Constant(ir.VectorType(scalars.memory_type(s.dtype), self.lanes), ir.Undefined)
             for lane in range(self.lanes):
@@ -237,13 +364,37 @@ class NestEmitter:
                 raw = b.insert_element(raw, b.load(pointer), _I32(lane))
         self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
 
-    def _load_block(self, pointer: Any, dtype: np.dtype[Any]) -> Any:
+    def _guarded_load(self, s: Load, access: str) -> None:
+        """Where the mask does not hold, a zero of our own is read instead."""
+        b, kind = self.builder, scalars.memory_type(s.dtype)
+        assert s.mask is not None
+        each = s.mask in self.varying
+        if access == "dense":
+            mask = self._vector(s.mask) if self.mask is None else b.and_(self._vector(s.mask), self.mask)
+            raw = self._load_block(self.place(s.buffer, s.index)[0], s.dtype, mask)
+            self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+            return
+        zero = self.slot(kind)
+        b.store(kind(0), zero)
+        if access == "same" and not each:
+            pointer = b.select(self.values[s.mask], self.place(s.buffer, s.index)[0], zero)
+            self.bind(s.out, scalars.from_memory(b, b.load(pointer), s.dtype), s.dtype)
+            return
+        mask = self._vector(s.mask)
+        raw = ir.Constant(ir.VectorType(kind, self.lanes), ir.Undefined)
+        for lane in range(self.lanes):
+            place = self.place(s.buffer, s.index, lane)[0]
+            pointer = b.select(b.extract_element(mask, _I32(lane)), place, zero)
+            raw = b.insert_element(raw, b.load(pointer), _I32(lane))
+        self.bind(s.out, scalars.from_memory(b, raw, s.dtype), s.dtype, varying=True)
+
+    def _load_block(self, pointer: Any, dtype: np.dtype[Any], mask: Any) -> Any:
         b, kind = self.builder, ir.VectorType(scalars.memory_type(dtype), self.lanes)
         wide = b.bitcast(pointer, kind.as_pointer())
-        if self.mask is None:
+        if mask is None:
             return b.load(wide, align=dtype.itemsize)
         rest = ir.Constant(kind, [kind.element(0)] * self.lanes)
-        return scalars.masked_load(b, wide, dtype.itemsize, self.mask, rest)
+        return scalars.masked_load(b, wide, dtype.itemsize, mask, rest)
 
     def _store_block(self, value: Any, pointer: Any, dtype: np.dtype[Any]) -> None:
         b = self.builder
@@ -261,12 +412,15 @@ class NestEmitter:
             b.store(scalars.to_memory(b, self._combined(s, b.load(pointer) if s.op else None, 0), dtype), pointer)
         elif access == "dense":
             pointer, _ = self.place(s.buffer, s.index)
-            old = self._load_block(pointer, dtype) if s.op else None
+            old = self._load_block(pointer, dtype, self.mask) if s.op else None
             self._store_block(scalars.to_memory(b, self._combined(s, old, self.lanes), dtype), pointer, dtype)
         else:
             raw = scalars.to_memory(b, self._vector(s.value), dtype)
+            nowhere = self.slot(raw.type.element) if self.mask is not None else None  # what lanes beyond the end write
             for lane in range(self.lanes):
                 pointer, _ = self.place(s.buffer, s.index, lane)
+                if nowhere is not None:
+                    pointer = b.select(b.extract_element(self.mask, _I32(lane)), pointer, nowhere)
                 b.store(b.extract_element(raw, _I32(lane)), pointer)
 
     def _combined(self, s: Store, old: Any, lanes: int) -> Any:
@@ -284,11 +438,16 @@ class NestEmitter:
         if not s.lanes:
             self._counted(s, _I64(0), extent, 1)
             return
-        blocks = b.and_(extent, _I64(-s.lanes))
         self.lanes, outer = s.lanes, self.varying
         self.varying = set(outer)
+        maskable = may_be_masked(s)
+        if maskable and len(s.body) > _MOST_TWICE:
+            self._counted(s, _I64(0), extent, s.lanes, extent)
+            self.lanes, self.varying, self.counter = 0, outer, None
+            return
+        blocks = b.and_(extent, _I64(-s.lanes))
         self._counted(s, _I64(0), blocks, s.lanes)
-        if may_be_masked(s):
+        if maskable:
             self._last_block(s, blocks, extent)
             self.lanes, self.varying, self.counter = 0, outer, None
         else:
@@ -301,14 +460,21 @@ class NestEmitter:
             self.counter = (s.counter, start)
             self.varying = set()
             self.bind(s.counter, start, np.dtype("i8"))
-            steps = ir.Constant(ir.VectorType(_I64, s.lanes), list(range(s.lanes)))
-            left = scalars.splat(b, b.sub(stop, start), s.lanes)
-            self.mask = b.icmp_signed("<", steps, left)
+            self.mask = self._lanes_before(stop, start)
             self._emit(s.body)
             self.mask = None
 
-    def _counted(self, s: Loop, start: Any, stop: Any, step: int) -> None:
-        """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out."""
+    def _lanes_before(self, stop: Any, start: Any) -> Any:
+        """The lanes of the block from ``start`` on that lie before ``stop``."""
+        b = self.builder
+        steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        return b.icmp_signed("<", steps, scalars.splat(b, b.sub(stop, start), self.lanes))
+
+    def _counted(self, s: Loop, start: Any, stop: Any, step: int, masked_by: Any = None) -> None:
+        """``for counter in range(start, stop, step): body``, the test at the bottom so that invariants move out.
+
+        ``masked_by``: each block runs under the mask of its lanes before that.
+        """
         b = self.builder
         before = b.block
         body, after = b.append_basic_block("body"), b.append_basic_block("after")
@@ -321,7 +487,9 @@ class NestEmitter:
             self.counter = (s.counter, counter)
         self.innermost = counter
         self.bind(s.counter, counter, np.dtype("i8"))
+        self.mask = self._lanes_before(masked_by, counter) if masked_by is not None else None
         self._emit(s.body)
+        self.mask = None
         self.innermost = outer
         following = b.add(counter, _I64(step), flags=("nsw", "nuw"))
         counter.add_incoming(following, b.block)
@@ -402,7 +570,7 @@ _EMIT: dict[type, Callable[[NestEmitter, Any], None]] = {
     Load: NestEmitter.load, Store: NestEmitter.store, Begin: NestEmitter.begin, Accumulate: NestEmitter.accumulate,
     End: NestEmitter.end, Declare: NestEmitter.declare, Assign: NestEmitter.assign, Read: NestEmitter.read,
     Check: NestEmitter.check, Loop: NestEmitter.loop, Gemm: emit_calls.gemm, While: NestEmitter.repeat,
-    Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
+    Pack: NestEmitter.pack, Unpack: NestEmitter.unpack, Branch: NestEmitter.branch, Poll: emit_calls.poll, Tape: emit_calls.tape, Grow: emit_calls.grow,
     Free: emit_calls.free, Library: emit_calls.library, LoadInteger: emit_calls.load_integer,
     HostCall: emit_calls.host_call,
 }  # fmt: skip

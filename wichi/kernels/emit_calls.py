@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from wichi.kernels import scalars
-from wichi.kernels.loops import INTERRUPTED, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
+from wichi.kernels import scalars, small_product
+from wichi.kernels.loops import INTERRUPTED, Extent, Free, Gemm, Grow, HostCall, Library, LoadInteger, Place, Poll, Tape, Value
 
 if TYPE_CHECKING:
     from wichi.kernels.emit import NestEmitter
@@ -18,17 +18,23 @@ _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _WORDS = _I64.as_pointer()
 
 
+_FIRST_TAPE = 2048  # bytes on the stack: most loops are short
+
+
 def tape(e: NestEmitter, s: Tape) -> None:
     b, kind = e.builder, scalars.memory_type(s.dtype).as_pointer()
-    e.tapes[s.buffer] = (e.slot(kind), e.slot(_I64), s)
-    b.store(ir.Constant(kind, None), e.tapes[s.buffer][0])
-    b.store(_I64(0), e.tapes[s.buffer][1])
+    with b.goto_entry_block():
+        first = b.alloca(_I8, _FIRST_TAPE)
+        first.align = 64
+    e.tapes[s.buffer] = (e.slot(kind), e.slot(_I64), s, first)
+    b.store(b.bitcast(first, kind), e.tapes[s.buffer][0])
+    b.store(_I64(_FIRST_TAPE), e.tapes[s.buffer][1])
 
 
 def grow(e: NestEmitter, s: Grow) -> None:
     """Doubles what there is, so that a loop of n rounds copies less than 2 n rows."""
     b = e.builder
-    address, capacity, record = e.tapes[s.buffer]
+    address, capacity, record, first = e.tapes[s.buffer]
     kind = address.type.pointee
     rows = b.add(e.values[s.row], _I64(1))
     needed = b.mul(b.mul(rows, e.size(s.width)), _I64(record.dtype.itemsize))
@@ -40,12 +46,17 @@ def grow(e: NestEmitter, s: Grow) -> None:
         limit = b.load(b.gep(e.numbers, [_I64(record.limit)], inbounds=True))
         byte = _I8.as_pointer()
         reallocate = declared(e, "realloc", byte, [byte, _I64])
+        copy = declared(e, "memcpy", byte, [byte, byte, _I64])
         with b.if_else(b.icmp_signed("<=", needed, limit)) as (within, beyond):
             with within:
-                larger = b.call(reallocate, [b.bitcast(b.load(address), byte), wanted])
+                old = b.bitcast(b.load(address), byte)
+                on_stack = b.icmp_unsigned("==", old, first)
+                larger = b.call(reallocate, [b.select(on_stack, ir.Constant(byte, None), old), wanted])
                 got = b.icmp_unsigned("!=", larger, ir.Constant(byte, None))
                 with b.if_else(got) as (given, refused):
                     with given:
+                        with b.if_then(on_stack):
+                            b.call(copy, [larger, first, _I64(_FIRST_TAPE)])
                         b.store(b.bitcast(larger, kind), address)
                         b.store(wanted, capacity)
                     with refused:
@@ -60,7 +71,10 @@ def grow(e: NestEmitter, s: Grow) -> None:
 def free(e: NestEmitter, s: Free) -> None:
     b, byte = e.builder, _I8.as_pointer()
     release = declared(e, "free", ir.VoidType(), [byte])
-    b.call(release, [b.bitcast(b.load(e.tapes[s.buffer][0]), byte)])
+    address, _, _, first = e.tapes[s.buffer]
+    held = b.bitcast(b.load(address), byte)
+    with b.if_then(b.icmp_unsigned("!=", held, first)):
+        b.call(release, [held])
 
 
 def declared(e: NestEmitter, name: str, result: Any, arguments: Sequence[Any]) -> Any:
@@ -68,13 +82,25 @@ def declared(e: NestEmitter, name: str, result: Any, arguments: Sequence[Any]) -
 
 
 def gemm(e: NestEmitter, s: Gemm) -> None:
-    """A product by BLAS; of a matrix and a vector where the text of the program says that one side is one."""
+    """A product by BLAS, or our own where it is small.
+
+    Of a matrix and a vector where the text of the program says that one side is one.
+    """
     b = e.builder
+    if s.n != 1 and s.m != 1:
+        work = b.mul(b.mul(e.size(s.m), e.size(s.n)), e.size(s.k))
+        small = b.and_(
+            b.icmp_signed("<=", work, _I64(small_product.MOST)),
+            b.icmp_signed("<=", b.mul(e.size(s.n), e.size(s.k)), _I64(small_product.MOST_PACKED)),
+        )
+        with b.if_else(small) as (ours, theirs):
+            with ours:
+                _small(e, s)
+            with theirs:
+                matrix_matrix(e, s)
+        return
     nothing = b.or_(b.icmp_signed("==", e.size(s.m), _I64(0)), b.icmp_signed("==", e.size(s.n), _I64(0)))
     with b.if_then(b.not_(nothing)):
-        if s.n != 1 and s.m != 1:
-            matrix_matrix(e, s)
-            return
         # The sum of no terms is 0: ?gemm says so, ?gemv leaves its result as it was.
         with b.if_else(b.icmp_signed("==", e.size(s.k), _I64(0)), likely=False) as (empty, full):
             with empty:
@@ -91,7 +117,7 @@ def matrix_matrix(e: NestEmitter, s: Gemm) -> None:
         [
             _flag(s.b_t), _flag(s.a_t), e.size(s.n), e.size(s.m), e.size(s.k), real(1.0),
             e.place(s.b, s.b_at)[0], e.size(s.b_lead), e.place(s.a, s.a_at)[0], e.size(s.a_lead),
-            real(0.0), e.place(s.c, s.c_at)[0], e.size(s.n),
+            _beta(e, s), e.place(s.c, s.c_at)[0], e.size(s.c_lead),
         ],
     )  # fmt: skip
 
@@ -114,9 +140,33 @@ def matrix_vector(e: NestEmitter, s: Gemm) -> None:
         [
             _flag(not transposed), e.size(shape[0]), e.size(shape[1]), real(1.0),
             e.place(matrix, at)[0], e.size(lead), e.place(vector, vector_at)[0], e.size(apart),
-            real(0.0), e.place(s.c, s.c_at)[0], _I64(1),
+            _beta(e, s), e.place(s.c, s.c_at)[0], e.size(s.c_lead if s.n == 1 else 1),
         ],
     )  # fmt: skip
+
+
+def _small(e: NestEmitter, s: Gemm) -> None:
+    b = e.builder
+    function = small_product.small_product(e.module, scalars.memory_type(s.dtype), e.fused)
+    one = _I64(1)
+
+    def distances(lead: Extent, transposed: bool) -> tuple[Any, Any]:
+        return (one, e.size(lead)) if transposed else (e.size(lead), one)
+
+    b.call(
+        function,
+        [
+            e.place(s.a, s.a_at)[0], *distances(s.a_lead, s.a_t), e.place(s.b, s.b_at)[0],
+            *distances(s.b_lead, s.b_t), e.place(s.c, s.c_at)[0], e.size(s.c_lead), e.size(s.m), e.size(s.n),
+            e.size(s.k), ir.IntType(1)(0) if s.adds is None else e.values[s.adds],
+        ],
+    )  # fmt: skip
+
+
+def _beta(e: NestEmitter, s: Gemm) -> Any:
+    """What BLAS multiplies the old C by."""
+    real = scalars.memory_type(s.dtype)
+    return real(0.0) if s.adds is None else e.builder.select(e.values[s.adds], real(1.0), real(0.0))
 
 
 def library(e: NestEmitter, s: Library) -> None:

@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wichi.config import debugging
-from wichi.kernels import cache, door
+from wichi.config import config, debugging
+from wichi.kernels import cache, door, results
 from wichi.trace.captured import MISSING, Dependency
 from wichi.trace.ir import Aval
 
 if TYPE_CHECKING:
     from wichi.kernels.plans import Plan
 
-_SMALL = 1 << 17  # bytes: programs that touch less keep the GIL, and one workspace if they never offer it to others
+_SMALL = 1 << 17  # bytes: programs that touch less keep the GIL
+_ON_STACK = 1 << 14  # bytes of a workspace that a call takes from its stack
 _METH_FASTCALL = 0x0080
 
 
@@ -47,22 +48,26 @@ class _MethodDef(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """``enter(*arrays, *outs, workspace) -> bool`` and what must live as long as it does."""
+    """``enter(*arrays, *outs, workspace) -> bool`` and what must live as long as it does.
+
+    A small workspace lies on the stack of the call, and is no argument.
+    """
 
     enter: Callable[..., bool]
-    workspaces: deque[np.ndarray[Any, Any]] | None  # free ones, where a running call needs its own
-    workspace: np.ndarray[Any, Any]
+    workspaces: deque[np.ndarray[Any, Any]]  # free ones
+    room: int  # bytes of a workspace; 0: on the stack
+    small: bool  # little memory is touched
     keep: tuple[Any, ...]
 
     def run(self, leaves: Sequence[Any], outs: Sequence[Any]) -> bool:
         """Run the program on ``leaves`` into ``outs``; False if they are not what it was made for."""
+        if not self.room:
+            return self.enter(*leaves, *outs)
         free = self.workspaces
-        if free is None:
-            return self.enter(*leaves, *outs, self.workspace)
         try:
             own = free.pop()
         except IndexError:
-            own = np.empty_like(self.workspace)
+            own = np.empty(self.room, np.uint8)
         answer = self.enter(*leaves, *outs, own)
         free.append(own)
         return answer
@@ -99,7 +104,10 @@ def make_door(
     arguments = len(avals) + len(plan.constants) + len(plan.outputs)
     small = plan.bytes_touched() <= _SMALL
     head = [0] * door.HEAD
-    head[door.COUNT] = len(avals) + len(plan.outputs) + 1
+    room = 8 * (arguments + 1) + 64 + plan.arena_bytes
+    on_stack = room <= _ON_STACK
+    head[door.COUNT] = len(avals) + len(plan.outputs) + (not on_stack)
+    head[door.STACK] = room if on_stack else 0
     head[door.DEBUGGING] = debugging.ctypes.data
     head[door.ENTRY], head[door.SIZES], head[door.SCALARS] = entry, plan.sizes.ctypes.data, plan.scalars.ctypes.data
     head[door.CELLS], head[door.NAMES], head[door.ARRAYS] = len(cells) // 2, len(names) // 3, arguments
@@ -108,13 +116,10 @@ def make_door(
     if not small:
         head[door.SAVE], head[door.RESTORE] = _symbol("PyEval_SaveThread"), _symbol("PyEval_RestoreThread")
     table = np.array([*head, *cells, *names, *records], np.int64)
-    workspace = np.empty(8 * (arguments + 1) + 64 + plan.arena_bytes, np.uint8)
     definition = _MethodDef(b"program", _native_entry()[0], _METH_FASTCALL, None)
     # The definition is not copied by CPython, and the table holds bare addresses: all of it must outlive the builtin.
-    keep = (table, definition, plan, tuple(dependencies), workspace)
-    return Door(
-        _new_builtin(definition, table), None if small and not plan.interruptible else deque(maxlen=8), workspace, keep
-    )
+    keep = (table, definition, plan, tuple(dependencies))
+    return Door(_new_builtin(definition, table), deque(maxlen=8), 0 if on_stack else room, small, keep)
 
 
 NOT_MINE: Any = object()  # what a direct call answers to arguments that it was not made for
@@ -124,34 +129,38 @@ def direct(
     found: Door, outputs: Sequence[Aval], build: Callable[[Sequence[Any]], Any] | None
 ) -> Callable[[Sequence[Any]], Any]:
     """A call of ``found``: leaves in, the answer out. ``build`` puts results into their tree; None: there is one."""
-    empty, enter, workspace, none = np.empty, found.enter, found.workspace, NOT_MINE
+    empty, enter, none = np.empty, found.enter, NOT_MINE
     specs = [(a.shape, a.dtype) for a in outputs]
+    makers = [results.maker(a) for a in outputs]
     scalars = [i for i, a in enumerate(outputs) if not a.shape]
 
     def one(leaves: Sequence[Any]) -> Any:
         out = empty(shape, dtype)
-        if not enter(*leaves, out, workspace):
+        if not enter(*leaves, out):
             return none
         return out[()] if scalars else out
 
     def scalar_and_array(leaves: Sequence[Any]) -> Any:
         value, out = empty((), first), empty(shape, dtype)
-        if not enter(*leaves, value, out, workspace):
+        if not enter(*leaves, value, out):
             return none
         return value[()], out
 
     def several(leaves: Sequence[Any]) -> Any:
-        outs: list[Any] = [empty(shape, dtype) for shape, dtype in specs]
+        if config.parallel and not found.small:
+            return none
+        outs: list[Any] = [make() for make in makers]
         if not found.run(leaves, outs):
             return none
         for i in scalars:
             outs[i] = outs[i][()]
         return build(outs) if build is not None else outs[0]
 
-    if found.workspaces is None and len(specs) == 1 and build is None:
+    brief = found.small and not found.room
+    if brief and len(specs) == 1 and build is None:
         ((shape, dtype),) = specs
         chosen: Any = one
-    elif found.workspaces is None and len(specs) == 2 and build is tuple and scalars == [0]:
+    elif brief and len(specs) == 2 and build is tuple and scalars == [0]:
         (_, first), (shape, dtype) = specs
         chosen = scalar_and_array
     else:
@@ -198,14 +207,14 @@ def _native_entry() -> tuple[int, Any]:
 
     stored = cache.load(key)
     linked = link.link(stored) if stored is not None else None
-    if linked is not None:
-        return linked.address, linked
-    from wichi.kernels.door_native import compile_door
+    if linked is None:
+        from wichi.kernels.door_native import compile_door
 
-    address, keep, code = compile_door()
-    if code is not None:
+        code = compile_door()
         cache.store(key, code)
-    return address, keep
+        linked = link.link(code)
+        assert linked is not None, "the entry calls nothing by name"
+    return linked.address, linked
 
 
 @functools.cache

@@ -7,18 +7,19 @@ of a bias gradient) adds to its result in memory, row by row. One that does both
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wichi.kernels.layout import Layout
+from wichi.kernels.layout import Layout, Rows
 from wichi.kernels.loops import neutral
 from wichi.kernels.numbers import Scalar
 from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Const, Eqn, Var
-from wichi.trace.primitive import Pointwise, Reduction
+from wichi.trace.primitive import Indexed, Pointwise, Reduction
 
 Place = Callable[[Atom], Layout]
+_SHORT = 4  # extents of a row's innermost axis up to which rows themselves are the vectors
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class _Reduced:
     op: str
     out: Layout
     axes: tuple[bool, ...]
+    over_blocks: bool = False  # a sum over the rows of a band: other blocks add to it too
     accumulator: Scalar | None = None
 
     @property
@@ -42,44 +44,91 @@ class _Reduced:
     @property
     def in_memory(self) -> bool:
         """Whether loops further out are its own too: then partial results meet in memory."""
-        return any(self.axes[: self.depth])
+        return self.over_blocks or any(self.axes[: self.depth])
 
 
 def write_fused(
     k: Writer, shape: tuple[int, ...], eqns: Sequence[Eqn], inside: set[Var], stored: set[Var], place: Place
 ) -> None:
-    """Write the nest over ``shape``. ``inside``: values computed here; ``stored``: results that go to memory."""
+    """Write the nest over ``shape``. ``inside``: values computed here; ``stored``: results that go to memory.
+
+    In a band one axis of ``shape`` may be ``Rows``; then sums over it find their first value in memory.
+    """
     loads = {a: place(a) for e in eqns for a in e.ins if a not in inside and not (type(a) is Const and a.is_scalar)}
     stores = {o: place(o) for e in eqns if isinstance(e.prim.kernel, Pointwise) for o in e.outs if o in stored}
     reduced = [e for e in eqns if isinstance(e.prim.kernel, Reduction) and e.outs[0] in stored]
     spread = [place(e.outs[0]).broadcast(shape, e.params["axes"]) for e in reduced]
     flags = [tuple(i in e.params["axes"] for i in range(len(shape))) for e in reduced]
-    groups = _groups(shape, [*loads.values(), *stores.values(), *spread], flags)
+    order = _loop_order(shape, loads.values(), stores.values())
+    alone = {axis for v in loads.values() for axis, _, _ in v.guards}
+    if any(isinstance(e.prim.kernel, Indexed) for e in eqns):
+        alone.update(range(len(shape)))
+    groups = _groups(shape, order, [*loads.values(), *stores.values(), *spread], flags, alone)
 
     def merge(layout: Layout) -> Layout:
-        return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups))
+        guards = tuple((groups.index([axis]), low, high) for axis, low, high in layout.guards)
+        return replace(layout, shape=extents, strides=tuple(layout.strides[g[-1]] for g in groups), guards=guards)
 
     extents = tuple(math.prod(shape[a] for a in group) for group in groups)
+    rows = next((axis for axis, n in enumerate(shape) if isinstance(n, Rows)), None)
     reductions = [
-        _Reduced(e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups))
+        _Reduced(
+            e, e.prim.kernel.op, merge(layout), tuple(flag[g[0]] for g in groups), rows is not None and flag[rows]
+        )
         for e, layout, flag in zip(reduced, spread, flags, strict=True)
     ]
     for r in reductions:
-        if r.in_memory:
+        if r.in_memory and not r.over_blocks:
             k.fill(place(r.eqn.outs[0]), neutral(r.op, r.out.dtype).item())
     nest = _Nest(
-        k, extents, eqns, {a: merge(v) for a, v in loads.items()}, {o: merge(v) for o, v in stores.items()}, reductions
+        k,
+        shape,
+        groups,
+        extents,
+        eqns,
+        {a: merge(v) for a, v in loads.items()},
+        {o: merge(v) for o, v in stores.items()},
+        reductions,
     )
     nest.write([])
 
 
-def _groups(shape: tuple[int, ...], layouts: Sequence[Layout], flags: Sequence[tuple[bool, ...]]) -> list[list[int]]:
-    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike. No axis of 1."""
+def _loop_order(shape: tuple[int, ...], loads: Iterable[Layout], stores: Iterable[Layout]) -> list[int]:
+    """The axes from the outermost loop inwards: as they lie in memory, where arrays disagree by majority.
+
+    A store counts twice. By places in the order of strides, not by the strides themselves, so that the sizes of axes
+    do not matter.
+    """
+    axes = [axis for axis, n in enumerate(shape) if n != 1]
+    votes = dict.fromkeys(axes, 0)
+    for layouts, weight in ((stores, 2), (loads, 1)):
+        for v in layouts:
+            if all(v.strides[axis] for axis in axes):
+                for place, axis in enumerate(sorted(axes, key=lambda a: -abs(v.strides[a]))):  # noqa: B023
+                    votes[axis] += weight * place
+    order = sorted(axes, key=votes.__getitem__)
+    rows = next((axis for axis in order if isinstance(shape[axis], Rows)), None)
+    if rows is not None and order[-1] != rows and shape[order[-1]] <= _SHORT:
+        order.remove(rows)  # vectors of rows, whose elements are picked one by one, rather than vectors mostly empty
+        order.append(rows)
+    return order
+
+
+def _groups(
+    shape: tuple[int, ...],
+    order: Sequence[int],
+    layouts: Sequence[Layout],
+    flags: Sequence[tuple[bool, ...]],
+    alone: set[int],
+) -> list[list[int]]:
+    """Axes that run as one loop: neighbours that are evenly spaced in every layout and reduced alike.
+
+    ``alone``: axes whose counters are looked at.
+    """
     groups: list[list[int]] = []
-    for axis, n in enumerate(shape):
-        if n == 1:
-            continue
-        if groups:
+    for axis in order:
+        n = shape[axis]
+        if groups and not isinstance(n, Rows) and axis not in alone and groups[-1][-1] not in alone:
             last = groups[-1][-1]
             even = all(v.strides[last] == v.strides[axis] * n for v in layouts)
             if even and all(flag[last] == flag[axis] for flag in flags):
@@ -92,6 +141,8 @@ def _groups(shape: tuple[int, ...], layouts: Sequence[Layout], flags: Sequence[t
 @dataclass(slots=True)
 class _Nest:
     k: Writer
+    shape: tuple[int, ...]
+    groups: list[list[int]]
     extents: tuple[int, ...]
     eqns: Sequence[Eqn]
     loads: dict[Atom, Layout]
@@ -112,6 +163,12 @@ class _Nest:
         for r in here:
             assert r.accumulator is not None
             self._deliver(r, at, k.end(r.accumulator))
+
+    def _places(self, at: Sequence[Scalar]) -> list[Scalar]:
+        """Where the loops stand along each axis, where no axes run as one."""
+        counters = {group[0]: counter for group, counter in zip(self.groups, at, strict=True)}
+        zero = self.k.constant(0)
+        return [self.k.place_of(counters.get(axis, zero), n) for axis, n in enumerate(self.shape)]
 
     def _deliver(self, r: _Reduced, at: Sequence[Scalar], value: Scalar) -> None:
         """A partial or whole result to memory; loops within ``at`` address it, those it reduces have stride 0."""
@@ -139,7 +196,8 @@ class _Nest:
         for eqn in self.eqns:
             kernel: Any = eqn.prim.kernel
             if isinstance(kernel, Pointwise):
-                out = values[eqn.outs[0]] = kernel.scalar(k, *map(value, eqn.ins), **eqn.params)
+                operands = (self._places(at),) if isinstance(kernel, Indexed) else map(value, eqn.ins)
+                out = values[eqn.outs[0]] = kernel.scalar(k, *operands, **eqn.params)
                 if eqn.outs[0] in self.stores:
                     k.store(self.stores[eqn.outs[0]], at, out)
             elif id(eqn) in by_eqn:

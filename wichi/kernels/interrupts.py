@@ -41,23 +41,27 @@ done:
   ret i64 %answer
 }
 """
+_CALLS = (
+    "PyGILState_Check", "PyEval_SaveThread", "PyEval_RestoreThread", "PyGILState_Ensure", "PyGILState_Release",
+    "PyErr_CheckSignals", "PyErr_Clear",
+)  # fmt: skip
 
 
 @functools.cache
 def _compiled() -> Any:
     from wichi.kernels import link  # llvmlite is loaded with the first program that asks
 
-    return link.assemble(_SOURCE)
+    return link.assemble(_SOURCE, "wichi_interrupted", "wichi_happened", calls=_CALLS)
 
 
 def address() -> int:
     """The address of ``int64 interrupted()``. It takes the GIL, so any thread may call it."""
-    return _compiled().get_function_address("wichi_interrupted")  # type: ignore[no-any-return]
+    return _compiled().address("wichi_interrupted")  # type: ignore[no-any-return]
 
 
 @functools.cache
 def _happened() -> ctypes.c_int64:
-    return ctypes.c_int64.from_address(_compiled().get_global_value_address("wichi_happened"))
+    return ctypes.c_int64.from_address(_compiled().address("wichi_happened"))
 
 
 def raise_if_interrupted() -> None:

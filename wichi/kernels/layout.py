@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,31 @@ import numpy as np
 from wichi.kernels.loops import Extent
 
 
+class Rows(int):
+    """The extent of an axis in a band: ``multiple`` elements for each row of the block, whose rows are known when it runs.
+
+    As an integer it is some number that such an extent may have, and never 1.
+    """
+
+    multiple: int
+
+    def __new__(cls, multiple: int) -> Rows:
+        made = super().__new__(cls, 2 * multiple)
+        made.multiple = multiple
+        return made
+
+    def __mul__(self, other: int) -> Rows:  # type: ignore[override]
+        return Rows(self.multiple * other)
+
+    __rmul__ = __mul__  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where the elements of a value lie in a buffer. Strides and offset count elements.
 
     ``outer`` are terms of the place that do not depend on the element: (a scalar of the program, its stride), as the
-    counter of a loop around the value's own.
+    counter of a loop around the value's own. ``guards``, (axis, low, high): elements outside are zero, not in memory.
     """
 
     buffer: int
@@ -25,10 +45,17 @@ class Layout:
     strides: tuple[int, ...]
     offset: int = 0
     outer: tuple[tuple[int, Extent], ...] = ()
+    guards: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
-    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
-        return cls(buffer, dtype, shape, contiguous_strides(shape))
+    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...], outermost: int = 0) -> Layout:
+        """Dense, in C order but for the axis ``outermost``, which comes before the others."""
+        strides = contiguous_strides(shape)
+        if outermost:
+            rest = contiguous_strides(shape[:outermost] + shape[outermost + 1 :])
+            row = math.prod(shape[:outermost] + shape[outermost + 1 :])
+            strides = (*rest[:outermost], row, *rest[outermost:])
+        return cls(buffer, dtype, shape, strides)
 
     @property
     def ndim(self) -> int:
@@ -48,9 +75,8 @@ class Layout:
 
     def moved(self, base: Layout) -> Layout:
         """This layout of a value's own buffer where that buffer lies at ``base``."""
-        return Layout(
-            base.buffer, self.dtype, self.shape, self.strides, self.offset + base.offset, self.outer + base.outer
-        )
+        offset, outer = self.offset + base.offset, self.outer + base.outer
+        return Layout(base.buffer, self.dtype, self.shape, self.strides, offset, outer, self.guards)
 
     def broadcast(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> Layout:
         kept = iter(zip(self.shape, self.strides, strict=True))
@@ -66,6 +92,27 @@ class Layout:
     def slice(self, start: Sequence[int], step: Sequence[int], size: Sequence[int]) -> Layout:
         offset = self.offset + sum(a * s for a, s in zip(start, self.strides, strict=True)) if all(size) else 0
         return self._with(tuple(size), [s * by for s, by in zip(self.strides, step, strict=True)], offset)
+
+    def window(self, start: Sequence[int], shape: tuple[int, ...]) -> Layout:
+        """An array of ``shape`` that has these elements from ``start`` on, and zeros around them."""
+        offset = self.offset - sum(a * s for a, s in zip(start, self.strides, strict=True))
+        sizes = enumerate(zip(start, self.shape, shape, strict=True))
+        guards = tuple((axis, a, a + n) for axis, (a, n, whole) in sizes if n != whole)
+        return replace(self, shape=shape, offset=offset, guards=guards)
+
+    def as_it_lies(self) -> Layout:
+        """The same elements in the order of their strides; axes that follow each other densely are one."""
+        axes = sorted(range(self.ndim), key=lambda i: -abs(self.strides[i]))
+        shape: list[int] = []
+        strides: list[int] = []
+        for i in axes:
+            n, stride = self.shape[i], self.strides[i]
+            if shape and not isinstance(n, Rows) and strides[-1] == stride * n:
+                shape[-1], strides[-1] = shape[-1] * n, stride
+            elif n != 1:
+                shape.append(n)
+                strides.append(stride)
+        return self._with(tuple(shape), strides)
 
     def reshape(self, shape: tuple[int, ...]) -> Layout | None:
         """The same elements in C order under another shape, or None where that takes a copy.

@@ -19,7 +19,7 @@ import numpy as np
 
 I8, BOOL = np.dtype("i8"), np.dtype("?")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-LITERALS = frozenset({0.0, 1.0, -1.0, 2.0, 0.5})  # other scalars are run-time arguments
+LITERALS = frozenset({0.0, 1.0, -1.0})  # other scalars are run-time arguments: they may be counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,14 @@ class Size:
     slot: int
 
 
-Extent = int | Size
+@dataclass(frozen=True, slots=True)
+class Count:
+    """An extent that the nest itself computes: the value of that number."""
+
+    id: int
+
+
+Extent = int | Size | Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +72,33 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
+class Pack:
+    """Numbers as one vector. What is computed of vectors is computed number by number."""
+
+    out: int
+    values: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack:
+    """Number ``lane`` of a vector."""
+
+    out: int
+    vector: int
+    lane: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
+    """``buffer[index]``; where the value ``mask`` does not hold, 0, and memory is not touched."""
+
     out: int
     buffer: int
     index: Index
     dtype: np.dtype[Any]
+    mask: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +179,7 @@ class Loop:
 class Gemm:
     """``C = A @ B`` of an ``(m, k)`` and a ``(k, n)`` matrix; ``t`` flags say that a matrix is stored transposed.
 
-    ``lead`` are the distances between stored rows.
+    ``lead`` are the distances between stored rows. Where the value ``adds`` holds, the product is added to C.
     """
 
     a: int
@@ -163,10 +192,12 @@ class Gemm:
     b_t: bool
     c: int
     c_at: Index
+    c_lead: Extent
     m: Extent
     n: Extent
     k: Extent
     dtype: np.dtype[Any]
+    adds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +314,8 @@ Statement = (
     Literal
     | RuntimeScalar
     | Compute
+    | Pack
+    | Unpack
     | Load
     | Store
     | Begin
@@ -327,19 +360,42 @@ def walk(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A block of memory: the caller's array number ``argument``, or ``offset`` bytes into the arena."""
+    """A block of memory: the caller's array number ``argument``, or ``offset`` bytes into the arena.
+
+    ``tile``: into the memory that each chunk of a band has for itself, where bands are cut into chunks.
+    """
 
     dtype: np.dtype[Any]
     argument: int | None = None
     offset: Size | None = None
+    tile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """One function of the program: a body and the buffers it touches."""
+    """One function of the program: a body and the buffers it touches.
+
+    ``block``: the values that hold, in a band, the first row of the block, the number of its rows, the first row of
+    the chunk that it belongs to, and the number of the chunk.
+    """
 
     body: tuple[Statement, ...]
     buffers: tuple[int, ...]
+    block: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The nests from ``start`` up to ``stop`` run for one block of rows after the other, at least once.
+
+    ``chunk``: rows that are left to one thread; each chunk of them has tiles and partial sums of its own.
+    """
+
+    start: int
+    stop: int
+    rows: Size
+    block: Size
+    chunk: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +405,7 @@ class Program:
     nests: tuple[Nest, ...]
     buffers: tuple[Buffer, ...]
     arguments: int
+    bands: tuple[Band, ...] = ()
 
 
 def neutral(op: str, dtype: np.dtype[Any]) -> Any:
@@ -379,16 +436,16 @@ def extents_of(s: Statement) -> list[Extent]:
         return [*at, *(x for x in s.arguments if not isinstance(x, str | Place | Value))]
     if isinstance(s, Gemm):
         places = [e for at in (s.a_at, s.b_at, s.c_at) for e in (at.offset, *(stride for _, stride in at.terms))]
-        return [s.a_lead, s.b_lead, s.m, s.n, s.k, *places]
+        return [s.a_lead, s.b_lead, s.c_lead, s.m, s.n, s.k, *places]
     return []
 
 
 def may_be_masked(loop: Loop) -> bool:
-    """Whether the last block can run under a mask: it stores densely, and reads at places known from counters alone."""
+    """Whether the last block can run under a mask: it reads and stores at places known from counters alone."""
     inside = {s.out for s in loop.body if isinstance(s, Load | Compute)}
     for s in loop.body:
         if isinstance(s, Load | Store) and any(v in inside for v, _ in s.index.terms):
             return False
-        if isinstance(s, Store) and (loop.counter, 1) not in s.index.terms:
+        if isinstance(s, Store) and all(v != loop.counter for v, _ in s.index.terms):
             return False
     return True

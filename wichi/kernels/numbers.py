@@ -60,12 +60,12 @@ class Context(Protocol):
 
 
 class Scalar:
-    """A number inside a loop, with Python's operators."""
+    """A number inside a loop, with Python's operators; or a vector of ``lanes`` numbers, see ``wichi.kernels.packs``."""
 
-    __slots__ = ("dtype", "id", "writer")
+    __slots__ = ("dtype", "id", "lanes", "writer")
 
-    def __init__(self, writer: Writer, id: int, dtype: np.dtype[Any]) -> None:
-        self.writer, self.id, self.dtype = writer, id, dtype
+    def __init__(self, writer: Writer, id: int, dtype: np.dtype[Any], lanes: int = 0) -> None:
+        self.writer, self.id, self.dtype, self.lanes = writer, id, dtype, lanes
 
     def __add__(self, other: Any) -> Scalar:
         return self.writer.compute("add", self, other)
@@ -104,14 +104,14 @@ class Scalar:
 class Variable:
     """A mutable number: ``value`` reads it, ``set`` writes it."""
 
-    __slots__ = ("_dtype", "_id", "_writer")
+    __slots__ = ("_dtype", "_id", "_lanes", "_writer")
 
-    def __init__(self, writer: Writer, id: int, dtype: np.dtype[Any]) -> None:
-        self._writer, self._id, self._dtype = writer, id, dtype
+    def __init__(self, writer: Writer, id: int, dtype: np.dtype[Any], lanes: int = 0) -> None:
+        self._writer, self._id, self._dtype, self._lanes = writer, id, dtype, lanes
 
     @property
     def value(self) -> Scalar:
-        out = self._writer.fresh(self._dtype)
+        out = self._writer.fresh(self._dtype, self._lanes)
         self._writer.put(Read(out.id, self._id, self._dtype))
         return out
 

@@ -15,10 +15,14 @@ from wichi.trace.ir import Atom, Aval, Eqn
 
 @dataclass(slots=True)
 class Step:
-    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others."""
+    """Equations that run as one nest. ``shape`` is the loop space of a fused step, None for the others.
+
+    ``begins``: reductions whose results are set to their neutral elements, before a band adds to them.
+    """
 
     eqns: list[Eqn]
     shape: tuple[int, ...] | None = None
+    begins: tuple[Eqn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Plan:
     numbers: tuple[Any, ...]  # the run-time scalars before they became words, for people
     donated: tuple[tuple[int, int], ...]  # results written into inputs: (the result's place, the input's)
     homes: tuple[Atom | None, ...]  # the value that each buffer was made for, for people; None: within a loop
+    tile_bytes: int = 0  # of the memory that each chunk of a band has for itself
 
     @property
     def interruptible(self) -> bool:

@@ -9,14 +9,24 @@ from wichi.kernels.loops import Gemm
 from wichi.kernels.writer import Writer
 
 
-def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:
-    """``out = a @ b`` over the last two axes, for each entry of the leading axes."""
+def write_product(k: Writer, a: Layout, b: Layout, out: Layout, over_blocks: bool = False) -> None:
+    """``out = a @ b`` over the last two axes, for each entry of the leading axes.
+
+    ``over_blocks``: in a band, the sum over its blocks.
+    """
     if out.dtype.kind != "f":
+        assert not over_blocks
         _write_loops(k, a, b, out)
         return
+    adds = None
+    if over_blocks:
+        adds = k.gt(k.first, k.chunk_first).id
+    if _stored(out)[1]:  # the columns of the result are dense: C' = B' A'
+        a, b, out = (x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)) for x in (b, a, out))
     *batch, m, n = out.shape
     a_lead, a_t = _stored(a)
     b_lead, b_t = _stored(b)
+    c_lead, _ = _stored(out)
     zero = k.constant(0)
     with k.loops(batch, ordered=True) as at:
         places = [k.index(layout, [*at, zero, zero]) for layout in (a, b, out)]
@@ -32,10 +42,12 @@ def write_product(k: Writer, a: Layout, b: Layout, out: Layout) -> None:
                 b_t,
                 out.buffer,
                 places[2],
+                k.size(c_lead),
                 k.size(m),
                 k.size(n),
                 k.size(a.shape[-1]),
                 out.dtype,
+                adds,
             )
         )
         k.forget(out.buffer)

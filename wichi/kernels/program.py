@@ -17,9 +17,11 @@ import numpy as np
 
 from wichi.config import config
 from wichi.errors import ArgumentError, IndexRangeError, KernelError, LoopError, SingularError
-from wichi.kernels import cache, interrupts
+from wichi.kernels import cache, interrupts, results
 from wichi.kernels.fastcall import Door, make_door
 from wichi.kernels.loops import INTERRUPTED, Program
+from wichi.kernels.parallel import FROM_BYTES, Parts
+from wichi.kernels.parallel import run as run_parts
 from wichi.kernels.plans import Plan
 from wichi.kernels.schedule import plan
 from wichi.trace import frames
@@ -29,12 +31,12 @@ from wichi.trace.ir import Eqn, Graph
 if TYPE_CHECKING:
     from wichi.kernels.link import NativeProgram
 
-_programs: dict[str, NativeProgram] = {}
+_programs: dict[str, NativeProgram | Parts] = {}
 _compiling = threading.Lock()  # one compile a program, whatever the number of threads that ask
-compile_count = 0  # programs that numba compiled in this process; those found on disk do not count
+compile_count = 0  # programs compiled in this process; those found on disk do not count
 
 
-def native(program: Program) -> NativeProgram:
+def native(program: Program) -> Any:
     """The machine code of ``program``: kept by this process, found on disk, or compiled."""
     text = repr(program)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -47,24 +49,30 @@ def native(program: Program) -> NativeProgram:
     return found
 
 
-def _from_disk_or_compiled(program: Program, text: str) -> NativeProgram:
+def _from_disk_or_compiled(program: Program, text: str) -> NativeProgram | Parts:
     global compile_count
+    from wichi.kernels import link  # llvmlite is loaded with the first program
+
+    cut = any(band.chunk is not None for band in program.bands)
     key = cache.key_of(text)
     stored = cache.load(key)
     if stored is not None:
-        from wichi.kernels import link  # llvmlite is loaded with the first program
-
-        linked = link.link(stored)
+        linked = _parts(program, stored) if cut else link.link(stored)
         if linked is not None:
             return linked
         cache.reject(key, "holds code that does not link here")
-    from wichi.kernels.native import compile_program  # numba is imported with the first compile
+    from wichi.kernels.native import compile_parts, compile_program  # as link
 
-    made, code = compile_program(program)
+    made, code = compile_parts(program) if cut else compile_program(program)
     compile_count += 1
-    if code is not None:
-        cache.store(key, code)
+    cache.store(key, code)
     return made
+
+
+def _parts(program: Program, stored: cache.ObjectCode) -> Parts | None:
+    from wichi.kernels.native import link_parts
+
+    return link_parts(program, stored)
 
 
 class Executable:
@@ -73,19 +81,24 @@ class Executable:
     Inputs that are not C-contiguous, aligned and of native byte order are copied at the door; none is written.
     """
 
-    __slots__ = ("_arenas", "_called", "_door", "native", "plan")
+    __slots__ = ("_arenas", "_called", "_door", "_makers", "native", "parallel", "plan")
 
-    def __init__(self, graph: Graph, donated: Mapping[int, int] | None = None) -> None:
+    def __init__(self, graph: Graph, donated: Mapping[int, int] | None = None, parallel: bool = False) -> None:
+        """``parallel``: large programs are cut into chunks for threads; see ``wichi.kernels.parallel``."""
         self.plan: Plan = plan(graph, donated)
+        self.parallel = parallel
+        if parallel and self.plan.bytes_touched() >= FROM_BYTES:
+            self.plan = plan(graph, donated, chunked=True)
         self.native = native(self.plan.program)
         self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own
+        self._makers = [results.maker(aval) for aval in self.plan.outputs]
         self._door: Door | None = None
         self._called = False
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         if self.plan.interruptible:
             interrupts.raise_if_interrupted()  # a fast call has ended for it, and left the rest to us
-        outs = [np.empty(aval.shape, aval.dtype) for aval in self.plan.outputs]
+        outs = [make() for make in self._makers]
         if self.plan.donated:
             return self._into_donated(args, outs)
         if self._door is None or not self._door.run(args, outs):
@@ -109,6 +122,8 @@ class Executable:
 
     def door(self, dependencies: Sequence[tuple[Dependency, Any]]) -> Door | None:
         """The fast way in, open while ``dependencies`` have the values given with them; None where there is none."""
+        if isinstance(self.native, Parts):
+            return None
         return make_door(self.plan, self.native.address, self.plan.inputs, dependencies)
 
     def _run(self, args: Sequence[Any], outs: Sequence[np.ndarray[Any, Any]]) -> None:
@@ -121,7 +136,11 @@ class Executable:
             arena = self._arena()
             words.append(-(-arena.ctypes.data // 64) * 64)
         pointers = (ctypes.c_int64 * max(len(words), 1))(*words)
-        status = self.native.call(ctypes.addressof(pointers), p.sizes.ctypes.data, p.scalars.ctypes.data)
+        table, scalars = ctypes.addressof(pointers), p.scalars.ctypes.data
+        if isinstance(self.native, Parts):
+            status = run_parts(self.native, table, p.sizes, scalars, p.tile_bytes, config.parallel)
+        else:
+            status = self.native.call(table, p.sizes.ctypes.data, scalars)
         if arena is not None:
             self._arenas.append(arena)
         if status:

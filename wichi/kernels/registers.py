@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wichi.kernels.loops import neutral
-from wichi.kernels.numbers import mapped
+from wichi.kernels.packs import LEAST, pack, together, unpack
 from wichi.kernels.writer import Writer
 from wichi.trace.ir import Atom, Const, Eqn, Graph, Var, graphs_in
 from wichi.trace.primitive import Loops, Pointwise, Product, Reduction, View
@@ -78,15 +78,33 @@ def _one(k: Writer, kernel: Any, eqn: Eqn, operands: Sequence[Any]) -> Any:
     if isinstance(kernel, View):
         return np.asarray(eqn.prim.impl(*operands, **eqn.params), object)
     if isinstance(kernel, Pointwise):
-        return mapped(lambda *scalars: kernel.scalar(k, *scalars, **eqn.params), *operands)
+        return together(k, lambda *scalars: kernel.scalar(k, *scalars, **eqn.params), *operands)
     if isinstance(kernel, Reduction):
         return _reduced(k, kernel.op, eqn, operands[0])
-    x, y = operands
-    add, mul = ("or", "and") if eqn.outs[0].aval.dtype.kind == "b" else ("add", "mul")
-    out = np.empty(eqn.outs[0].aval.shape, object)
-    for *batch, i, j in np.ndindex(*out.shape):
-        terms = [k.compute(mul, a, b) for a, b in zip(x[(*batch, i)], y[(*batch, slice(None), j)], strict=True)]
-        out[(*batch, i, j)] = _joined(k, add, terms, eqn.outs[0].aval.dtype)
+    return _product(k, eqn, *operands)
+
+
+def _product(k: Writer, eqn: Eqn, x: Any, y: Any) -> Any:
+    """Row by row where rows are long enough for vectors, else column by column, else number by number."""
+    aval = eqn.outs[0].aval
+    if aval.shape[-1] < LEAST <= aval.shape[-2]:
+        x, y = np.swapaxes(y, -1, -2), np.swapaxes(x, -1, -2)
+        return np.swapaxes(_rows(k, aval, x, y), -1, -2)
+    return _rows(k, aval, x, y)
+
+
+def _rows(k: Writer, aval: Any, x: Any, y: Any) -> Any:
+    add, mul = ("or", "and") if aval.dtype.kind == "b" else ("add", "mul")
+    out = np.empty((*x.shape[:-1], y.shape[-1]), object)
+    for *batch, i in np.ndindex(*x.shape[:-1]):
+        columns = y[tuple(batch)]
+        if out.shape[-1] >= LEAST:
+            terms = [k.compute(mul, a, pack(k, list(row))) for a, row in zip(x[(*batch, i)], columns, strict=True)]
+            out[(*batch, i)] = unpack(k, _joined(k, add, terms, aval.dtype), out.shape[-1:])
+            continue
+        for j in range(out.shape[-1]):
+            terms = [k.compute(mul, a, b) for a, b in zip(x[(*batch, i)], columns[:, j], strict=True)]
+            out[(*batch, i, j)] = _joined(k, add, terms, aval.dtype)
     return out
 
 

@@ -121,6 +121,13 @@ def _intrinsic(b: Builder, name: str, args: Sequence[Any]) -> Any:
     return b.call(_declared(b, f"llvm.{name}.{_suffix(kind)}", ir.FunctionType(kind, [kind] * len(args))), args)
 
 
+def multiply_add(b: Builder, x: Any, y: Any, z: Any, fused: bool) -> Any:
+    """``x * y + z``, rounded once where ``fused``: that is for processors that have it."""
+    if not fused:
+        return b.fadd(b.fmul(x, y), z)
+    return _intrinsic(b, "fma", [x, y, z])
+
+
 def masked_load(b: Builder, pointer: Any, alignment: int, mask: Any, rest: Any) -> Any:
     """The lanes of ``mask`` from memory, the others from ``rest``; memory of the others is not touched."""
     kind = rest.type

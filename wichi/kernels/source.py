@@ -21,6 +21,7 @@ from wichi.kernels.loops import (
     Branch,
     Check,
     Compute,
+    Count,
     Declare,
     End,
     Extent,
@@ -35,6 +36,7 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Place,
     Poll,
     Read,
@@ -43,8 +45,10 @@ from wichi.kernels.loops import (
     Statement,
     Store,
     Tape,
+    Unpack,
     Value,
     While,
+    extents_of,
     neutral,
     walk,
 )  # fmt: skip
@@ -120,8 +124,18 @@ def _program(p: Plan, buffers: Sequence[str], inputs: Sequence[str]) -> str:
         else:
             lines.append(f"    {name} = within(arena, sizes[{buffer.offset.slot}], {_dtype(buffer.dtype)})")
     lines.append('    with np.errstate(all="ignore"):')
+    bands = {band.start: band for band in p.program.bands}
+    indent = "        "
     for number, nest in enumerate(p.program.nests):
-        lines.append(f"        nest{number}({''.join(f'{buffers[b]}, ' for b in nest.buffers)}sizes, scalars)")
+        if number in {band.stop for band in p.program.bands}:
+            indent = "        "
+        if number in bands:
+            rows, most = (f"sizes[{size.slot}]" for size in (bands[number].rows, bands[number].block))
+            lines.append(f"        for first in range(0, max({rows}, 1), {most}):  # block by block")
+            lines.append(f"            rows = min({most}, {rows} - first)")
+            indent = "            "
+        arguments = "".join(f"{buffers[b]}, " for b in nest.buffers)
+        lines.append(f"{indent}nest{number}({arguments}sizes, scalars{', first, rows' if nest.block else ''})")
     lines.append(f"    return [{', '.join(f'result{i}' for i in range(len(p.outputs)))}]")
     return "\n".join(lines)
 
@@ -137,7 +151,8 @@ def _nest(nest: Nest, number: int, notes: Sequence[str], buffers: Sequence[str],
         writer.line(f"# {note}")
     writer.body(nest.body)
     parameters = "".join(f"{buffers[b]}, " for b in nest.buffers)
-    return f"def nest{number}({parameters}sizes, scalars):\n" + "\n".join(writer.lines or ["    pass"])
+    block = ", first, rows" if nest.block else ""
+    return f"def nest{number}({parameters}sizes, scalars{block}):\n" + "\n".join(writer.lines or ["    pass"])
 
 
 def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
@@ -147,10 +162,16 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
     for s in walk(nest.body):
         if isinstance(s, Compute):
             reads.update(s.args)
+        elif isinstance(s, Pack):
+            reads.update(s.values)
+        elif isinstance(s, Unpack):
+            reads[s.vector] += 2  # several numbers are taken from it
         elif isinstance(s, Store | Accumulate | Declare | Assign | Check):
             reads[s.value] += 1
         elif isinstance(s, Gemm):
             reads.update(v for at in (s.a_at, s.b_at, s.c_at) for v, _ in at.terms)
+            if s.adds is not None:
+                reads[s.adds] += 2
         elif isinstance(s, Library):
             reads.update(x.id for x in s.arguments if isinstance(x, Value))
             reads.update(v for x in s.arguments if isinstance(x, Place) for v, _ in x.at.terms)
@@ -163,6 +184,10 @@ def _uses(nest: Nest) -> tuple[Counter[int], set[int]]:
             reads[s.row] += 2
         if isinstance(s, Load | Store):
             reads.update(v for v, _ in s.index.terms)
+        if isinstance(s, Load) and s.mask is not None:
+            reads[s.mask] += 1
+        # Twice, so that they are written before and have a name.
+        reads.update({e.id: 2 for e in extents_of(s) if isinstance(e, Count)})
         if isinstance(s, Store):
             written.add(s.buffer)
     return reads, written
@@ -186,7 +211,7 @@ class _PythonWriter:
         self.reads, self.written = _uses(nest)
         self.names: dict[int, str] = {}
         self.waiting: dict[int, str] = {}  # expressions not written yet
-        self.constants: dict[int, str] = {}  # written wherever they are read
+        self.constants: dict[int, str] = dict(zip(nest.block or (), ("first", "rows", "0", "0"), strict=False))  # written where read
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -242,9 +267,19 @@ class _PythonWriter:
             value = f"{_CALLS.get(s.op, f'np.{s.op}')}({', '.join(map(_bare, args))})"
         self.define(s.out, value, waits=True)
 
+    def pack(self, s: Pack) -> None:
+        values = ", ".join(_bare(self.value(v)) for v in s.values)
+        self.define(s.out, f"np.array([{values}], {_dtype(s.dtype)})", waits=True)
+
+    def unpack(self, s: Unpack) -> None:
+        self.define(s.out, f"{self.value(s.vector)}[{s.lane}]", waits=True)
+
     def load(self, s: Load) -> None:
         waits = s.buffer >= 0 and s.buffer not in self.written
-        self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]", waits)
+        element = f"{self.buffer(s.buffer)}[{self.index(s.index)}]"
+        if s.mask is not None:
+            element = f"({element} if {_bare(self.value(s.mask))} else np.{s.dtype.name}(0))"
+        self.define(s.out, element, waits)
 
     def store(self, s: Store) -> None:
         place, value = f"{self.buffer(s.buffer)}[{self.index(s.index)}]", _bare(self.value(s.value))
@@ -287,7 +322,7 @@ class _PythonWriter:
         letters = (f"{letter}{n}" for n in ("", *range(100)) for letter in "ijkpqrst")
         name = self.names[s.counter] = next(letter for letter in letters if letter not in used)
         now = f"  # {self.sizes[s.extent.slot]} here" if isinstance(s.extent, Size) else ""
-        self.line(f"for {name} in range({_extent(s.extent)}):{now}")
+        self.line(f"for {name} in range({self.extent(s.extent)}):{now}")
         self.counters.append(s.counter)
         self.depth += 1
         self.body(s.body)
@@ -335,20 +370,29 @@ class _PythonWriter:
     def grow(self, s: Grow) -> None:
         tape, row = self.tapes[s.buffer], self.value(s.row)
         self.settle()
-        self.line(f"if len({tape}) < ({row} + 1) * {_extent(s.width)}:")
-        self.line(f"    {tape} = np.resize({tape}, 2 * ({row} + 1) * {_extent(s.width)})")
+        self.line(f"if len({tape}) < ({row} + 1) * {self.extent(s.width)}:")
+        self.line(f"    {tape} = np.resize({tape}, 2 * ({row} + 1) * {self.extent(s.width)})")
         self.constants[s.out] = "True"
 
     def free(self, s: Free) -> None:
         self.line(f"del {self.tapes[s.buffer]}")
 
+    def extent(self, extent: Extent) -> str:
+        if isinstance(extent, Count):
+            return self.value(extent.id)
+        return str(extent) if isinstance(extent, int) else f"sizes[{extent.slot}]"
+
     def gemm(self, s: Gemm) -> None:
         def matrix(buffer: int, at: Index, rows: Extent, columns: Extent, lead: Extent, transposed: bool) -> str:
-            sizes = ", ".join(map(_extent, (rows, columns, lead)))
+            sizes = ", ".join(map(self.extent, (rows, columns, lead)))
             return f"matrix({self.buffer(buffer)}, {self.index(at)}, {sizes}, {transposed})"
 
         a, b = matrix(s.a, s.a_at, s.m, s.k, s.a_lead, s.a_t), matrix(s.b, s.b_at, s.k, s.n, s.b_lead, s.b_t)
-        self.line(f"{matrix(s.c, s.c_at, s.m, s.n, s.n, False)}[...] = {a} @ {b}")
+        c = matrix(s.c, s.c_at, s.m, s.n, s.c_lead, False)
+        if s.adds is None:
+            self.line(f"{c}[...] = {a} @ {b}")
+        else:
+            self.line(f"{c}[...] = {a} @ {b} + ({c} if {self.value(s.adds)} else 0)")
 
     def library(self, s: Library) -> None:
         args = []
@@ -358,7 +402,7 @@ class _PythonWriter:
             elif isinstance(x, Place):
                 args.append(f"{self.buffer(x.buffer)}[{self.index(x.at)}:]")
             else:
-                args.append(self.value(x.id) if isinstance(x, Value) else _extent(x))
+                args.append(self.value(x.id) if isinstance(x, Value) else self.extent(x))
         self.settle()
         self.line(f"{s.name}({', '.join(args)})")
 
@@ -369,9 +413,9 @@ class _PythonWriter:
         self.define(s.out, f"{self.buffer(s.buffer)}[{self.index(s.index)}]")
 
     def index(self, index: Index) -> str:
-        terms = [self.value(v) if stride == 1 else f"{self.value(v)} * {_extent(stride)}" for v, stride in index.terms]
+        terms = [self.value(v) if stride == 1 else f"{self.value(v)} * {self.extent(stride)}" for v, stride in index.terms]
         if index.offset != 0 or not terms:
-            terms.append(_extent(index.offset))
+            terms.append(self.extent(index.offset))
         return _bare(" + ".join(terms))
 
 
@@ -395,13 +439,9 @@ def _scalar(x: Any) -> str:
     return "None" if not isinstance(x, np.generic) else f"np.{x.dtype.name}({_number(x.item())})"
 
 
-def _extent(extent: Extent) -> str:
-    return str(extent) if isinstance(extent, int) else f"sizes[{extent.slot}]"
-
-
 _WRITE: dict[type, Callable[[_PythonWriter, Any], None]] = {
     Literal: _PythonWriter.literal, RuntimeScalar: _PythonWriter.runtime_scalar, Compute: _PythonWriter.compute,
-    Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
+    Pack: _PythonWriter.pack, Unpack: _PythonWriter.unpack, Load: _PythonWriter.load, Store: _PythonWriter.store, Begin: _PythonWriter.begin,
     Accumulate: _PythonWriter.accumulate, End: _PythonWriter.end, Declare: _PythonWriter.declare,
     Assign: _PythonWriter.assign, Read: _PythonWriter.read, Check: _PythonWriter.check, Loop: _PythonWriter.loop,
     Gemm: _PythonWriter.gemm, While: _PythonWriter.repeat, Branch: _PythonWriter.branch, Poll: _PythonWriter.poll,

@@ -37,7 +37,7 @@ HELPERS = {
     right = matrix(b, 0, n, m, b_lead, False)
     right[...] = np.linalg.solve(part.T if trans == "T" else part, right)''',
     "where": """def where(condition, x, y):
-    return x if condition else y""",
+    return np.where(condition, x, y)[()]""",
     "erf": """def erf(x):
     from scipy.special import erf
 

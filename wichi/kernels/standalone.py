@@ -40,7 +40,7 @@ def assemble_call(plan: Plan, entry: int, style: str) -> tuple[Any, Any]:
     held = [dense(x, x.dtype) for x in plan.constants]
     constants = [_I64(x.ctypes.data) for x in held]
     _write(module, "f", plan, style, lambda b: constants, call)
-    return link.assemble(str(module)), held
+    return link.assemble(str(module), "f", calls=("malloc", "free")), held
 
 
 def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
@@ -51,7 +51,7 @@ def object_code(plan: Plan, name: str, cpu: str, features: str) -> bytes:
             fix="write it with NumPy's functions",
         )
     module = ir.Module(name)
-    program = emit_program(module, plan.program, blas_integer_bits=32)
+    program = emit_program(module, plan.program, blas_integer_bits=32, fused=link.fuses(features))
     scalars = plan.scalars.copy()
     scalars[[i for i, x in enumerate(plan.numbers) if x is INTERRUPT_CHECK]] = 0  # an address of this process
     sizes, numbers = _words(module, f"{name}.sizes", plan.sizes), _words(module, f"{name}.numbers", scalars)

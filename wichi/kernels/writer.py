@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wichi.config import config
-from wichi.kernels.layout import Layout
+from wichi.kernels.layout import Layout, Rows
 from wichi.kernels.loops import (
     BOOL,
     COMPARISONS,
@@ -22,6 +22,7 @@ from wichi.kernels.loops import (
     Branch,
     Check,
     Compute,
+    Count,
     Declare,
     End,
     Extent,
@@ -35,6 +36,7 @@ from wichi.kernels.loops import (
     LoadInteger,
     Loop,
     Nest,
+    Pack,
     Place,
     Poll,
     RuntimeScalar,
@@ -45,7 +47,8 @@ from wichi.kernels.loops import (
     Value,
     While,
 )
-from wichi.kernels.numbers import Context, Scalar, Variable, mapped
+from wichi.kernels.numbers import Context, Scalar, Variable
+from wichi.kernels.packs import Variables
 
 _MOST_LITERAL = 64  # offsets below stand in the text of programs that keep values in registers
 INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function that a loop without end asks
@@ -54,7 +57,7 @@ INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function tha
 class Writer:
     """Writes one nest. ``sizes`` and ``scalars`` are the program's run-time arguments, shared by its nests."""
 
-    def __init__(self, sizes: list[int], scalars: list[Any], context: Context) -> None:
+    def __init__(self, sizes: list[int], scalars: list[Any], context: Context, in_band: bool = False) -> None:
         self.sizes, self.scalars, self.context = sizes, scalars, context
         self.blocks: list[list[Statement]] = [[]]
         self.buffers: dict[int, None] = {}
@@ -64,18 +67,31 @@ class Writer:
         self._loaded: list[dict[int, dict[Any, Scalar]]] = [{}]  # by buffer; one a block
         self._sees = 0  # the first block whose loads still hold
         self._tapes = 0
+        self.lane_of: dict[int, tuple[Scalar, int]] = {}  # numbers that were taken out of vectors
         self._opened: dict[int, tuple[list[Statement], int]] = {}  # accumulator -> where its Begin stands
+        # In a band: the first row of the block, how many there are, the first row of its chunk, and the chunk's number.
+        self.block = tuple(self.fresh(I8) for _ in range(4)) if in_band else None
+        self.first, self.rows, self.chunk_first, self.chunk = self.block or (None, None, None, None)
 
     def nest(self) -> Nest:
         """What was written."""
         (body,) = self.blocks
-        return Nest(tuple(body), tuple(self.buffers))
+        block: Any = None if self.block is None else tuple(s.id for s in self.block)
+        return Nest(tuple(body), tuple(self.buffers), block)
 
     # --- numbers ---
 
-    def fresh(self, dtype: np.dtype[Any]) -> Scalar:
+    def fresh(self, dtype: np.dtype[Any], lanes: int = 0) -> Scalar:
         self._count += 1
-        return Scalar(self, self._count, dtype)
+        return Scalar(self, self._count, dtype, lanes)
+
+    def numbered(self, key: Any, dtype: np.dtype[Any], make: Callable[[int], Statement], lanes: int = 0) -> Scalar:
+        """The value that was made under ``key``, or a new one."""
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.fresh(dtype, lanes)
+            self.put(make(found.id))
+        return found
 
     def put(self, statement: Statement) -> None:
         self.blocks[-1].append(statement)
@@ -88,12 +104,8 @@ class Writer:
 
     def constant(self, value: Any, dtype: np.dtype[Any] = I8) -> Scalar:
         """A number that belongs to the program's text."""
-        key = ("literal", repr(value), dtype)
-        found = self._find(key)
-        if found is None:
-            found = self._known[-1][key] = self.fresh(dtype)
-            self.put(Literal(found.id, dtype.type(value).item(), dtype))
-        return found
+        number = dtype.type(value).item()
+        return self.numbered(("literal", repr(value), dtype), dtype, lambda out: Literal(out, number, dtype))
 
     def scalar(self, value: Any) -> Scalar:
         """A NumPy scalar: a literal if it is one of the few that shape code, else a run-time argument."""
@@ -113,6 +125,8 @@ class Writer:
 
     def size(self, value: int, key: Any = None) -> Extent:
         """An extent, stride or offset; equal keys share one slot of the run-time sizes."""
+        if isinstance(value, Rows):
+            return self._elements(value.multiple)
         if value in (0, 1, -1):
             return value
         found = self._slots.get(key) if key is not None else None
@@ -123,6 +137,17 @@ class Writer:
                 self._slots[key] = found
         return found
 
+    def _elements(self, multiple: int) -> Extent:
+        """So many elements for each row of the block."""
+        assert self.rows is not None
+        if multiple == 1:
+            return Count(self.rows.id)
+        key = ("rows", multiple)
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.rows * self.number(multiple)
+        return Count(found.id)
+
     def compute(self, op: str, *args: Any) -> Scalar:
         """One scalar operation; plain numbers take the dtype of the first scalar beside them."""
         like = next(a.dtype for a in args[1 if op == "select" else 0 :] if isinstance(a, Scalar))
@@ -131,12 +156,9 @@ class Writer:
         return self._compute(op, scalars, dtype)
 
     def _compute(self, op: str, args: Sequence[Scalar], dtype: np.dtype[Any]) -> Scalar:
-        key = (op, dtype, *(a.id for a in args))
-        found = self._find(key)
-        if found is None:
-            found = self._known[-1][key] = self.fresh(dtype)
-            self.put(Compute(found.id, op, tuple(a.id for a in args), dtype))
-        return found
+        ids = tuple(a.id for a in args)
+        lanes = max(a.lanes for a in args)
+        return self.numbered((op, dtype, *ids), dtype, lambda out: Compute(out, op, ids, dtype), lanes)
 
     def __getattr__(self, op: str) -> Any:
         if op.startswith("_"):
@@ -149,7 +171,13 @@ class Writer:
     def variable(self, initial: Scalar) -> Variable:
         out = self.fresh(initial.dtype)
         self.put(Declare(out.id, initial.id, initial.dtype))
-        return Variable(self, out.id, initial.dtype)
+        return Variable(self, out.id, initial.dtype, initial.lanes)
+
+    def spread(self, x: Scalar, lanes: int) -> Scalar:
+        """A vector of one number."""
+        return self.numbered(
+            ("spread", x.id, lanes), x.dtype, lambda out: Pack(out, (x.id,) * lanes, x.dtype), lanes
+        )
 
     # --- loops ---
 
@@ -245,15 +273,55 @@ class Writer:
         return Index(self.size(layout.offset, (layout, "offset")), (*layout.outer, *terms))
 
     def load(self, layout: Layout, at: Sequence[Scalar]) -> Scalar:
-        return self._load(layout, self.index(layout, at))
+        if not layout.guards:
+            return self._load(layout, self.index(layout, at))
+        windows: list[tuple[int, int] | None] = [None] * layout.ndim
+        for axis, low, high in layout.guards:
+            windows[axis] = (low, high)
+        inside = self.within([self.place_of(i, n) for i, n in zip(at, layout.shape, strict=True)], windows)
+        return self._load(layout, self.index(layout, at), inside.id)
 
-    def _load(self, layout: Layout, index: Index) -> Scalar:
+    def place_of(self, counter: Scalar, n: int) -> Scalar:
+        """The place along an axis of extent ``n`` in the whole array, also where the loop runs over a block of it."""
+        if not isinstance(n, Rows) or self.first is None:
+            return counter
+        key = ("first row", n.multiple)
+        first = self._find(key)
+        if first is None:
+            first = self.first if n.multiple == 1 else self.first * self.number(n.multiple)
+            self._known[-1][key] = first
+        return first + counter
+
+    def within(self, places: Sequence[Scalar], windows: Sequence[tuple[int, int] | None]) -> Scalar:
+        """Whether each place lies from the low to before the high end of its window; None: no matter where."""
+        tests = []
+        for place, window in zip(places, windows, strict=True):
+            if window is not None:
+                low, high = window
+                if low > 0:
+                    tests.append(self.ge(place, self._bound(low)))
+                tests.append(self.lt(place, self._bound(high)))
+        if not tests:
+            return self.constant(True, BOOL)
+        while len(tests) > 1:
+            tests = [tests[0] & tests[1], *tests[2:]]
+        return tests[0]
+
+    def _bound(self, value: int) -> Scalar:
+        """A run-time integer; the same one for equal values that are asked for within one block."""
+        key = ("bound", value)
+        found = self._find(key)
+        if found is None:
+            found = self._known[-1][key] = self.number(value)
+        return found
+
+    def _load(self, layout: Layout, index: Index, mask: int | None = None) -> Scalar:
         for loaded in self._loaded[self._sees :]:
-            if layout.buffer in loaded and index in loaded[layout.buffer]:
-                return loaded[layout.buffer][index]
+            if layout.buffer in loaded and (index, mask) in loaded[layout.buffer]:
+                return loaded[layout.buffer][index, mask]
         found = self.fresh(layout.dtype)
-        self.put(Load(found.id, layout.buffer, index, layout.dtype))
-        self._loaded[-1].setdefault(layout.buffer, {})[index] = found
+        self.put(Load(found.id, layout.buffer, index, layout.dtype, mask))
+        self._loaded[-1].setdefault(layout.buffer, {})[index, mask] = found
         return found
 
     def _store(self, layout: Layout, index: Index, value: Scalar, op: str | None = None) -> None:
@@ -308,9 +376,9 @@ class Writer:
             out[place] = self.constant(0, aval.dtype)
         return out
 
-    def variables(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Mutable scalars that start as ``values``."""
-        return mapped(self.variable, values)
+    def variables(self, values: np.ndarray[Any, Any]) -> Variables:
+        """A mutable small array that starts as ``values``."""
+        return Variables(self, values)
 
     # --- memory that grows ---
 
@@ -336,11 +404,11 @@ class Writer:
         self.put(Free(tape.buffer))
 
     def fill(self, layout: Layout, value: Any) -> None:
-        """Every element of a contiguous layout becomes ``value``."""
-        flat = replace(layout, shape=(math.prod(layout.shape),), strides=(1,))
+        """Every element becomes ``value``."""
         number = self.constant(value, layout.dtype)
-        with self.loops(flat.shape) as at:
-            self.store(flat, at, number)
+        lying = layout.as_it_lies()
+        with self.loops(lying.shape) as at:
+            self.store(lying, at, number)
 
     def copy(self, source: Layout, target: Layout) -> None:
         with self.loops(source.shape) as at:
@@ -405,7 +473,7 @@ class Writer:
 
 def lane_count(widest: int) -> int:
     """Lanes of a vector loop whose widest value has that many bytes: 64 bytes a block."""
-    return 16 if widest <= 4 else 8
+    return 32 if widest <= 4 else 16
 
 
 def lanes_of(body: Sequence[Statement], counter: int) -> int:

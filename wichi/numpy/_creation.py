@@ -16,16 +16,21 @@ from wichi.trace.tracer import is_tracing, of_its_own, staged
 eye, identity, tri = np.eye, np.identity, np.tri
 
 
-def _new(name: str, number: float) -> Any:
-    """``zeros`` and its like. While a function is traced they are values of the trace, so that they can be written."""
+def _writable(shape: Any, value: Any) -> Array:
+    """An array filled with a number; while a function is traced a value of the trace, so that it can be written."""
+    wanted = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)
+    if not is_tracing():
+        return np.full(wanted, value)
+    made = of_its_own(broadcast_to(value if isinstance(value, Boxed) else staged(value), wanted))
+    made.base = None  # memory of its own, in NumPy's eyes
+    return made
 
+
+def _new(name: str, number: float) -> Any:
     def make(shape: Any, dtype: Any = float, **options: Any) -> Array:
         if not is_tracing():
             return getattr(np, name)(shape, dtype, **options)
-        wanted = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)
-        made = broadcast_to(staged(np.dtype(dtype).type(number)), wanted)
-        made.base = None  # memory of its own, in NumPy's eyes
-        return made
+        return _writable(shape, np.dtype(dtype).type(number))
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"As ``numpy.{name}``; inside a transform its result can be written: ``x[i] = v``."
@@ -35,14 +40,20 @@ def _new(name: str, number: float) -> Any:
 zeros, ones, empty = _new("zeros", 0), _new("ones", 1), _new("empty", 0)
 
 
-@public(np.array)
+@public()
 def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Array:
     """As ``numpy.array``; elements may be values inside a transform, at any depth of the list.
+
+    Inside a transform an array of floats can be written: ``x[i] = v``. One of integers or bools stays plain, as
+    Python may need its numbers.
 
     >>> wichi.grad(lambda x: np.sum(wichi.numpy.array([x, 2 * x])))(1.0)
     np.float64(3.0)
     """
     value = as_value(object)
+    if not isinstance(value, Boxed):
+        value = np.array(object, dtype, copy=copy, ndmin=ndmin)
+        return staged(value) if is_tracing() and copy and value.dtype.kind == "f" else value
     value = value if dtype is None else cast_to(value, np.dtype(dtype))
     missing = ndmin - len(shape_of(value))
     value = shaping.reshape(value, shape=(1,) * missing + shape_of(value)) if missing > 0 else value
@@ -58,34 +69,36 @@ def asarray(a: Any, dtype: Any = None, **options: Any) -> Array:
 asanyarray = ascontiguousarray = asarray
 
 
-@public(np.full)
+@public()
 def full(shape: Any, fill_value: Array, dtype: Any = None) -> Array:
-    value = fill_value if dtype is None else cast_to(fill_value, np.dtype(dtype))
-    return broadcast_to(value, tuple(shape) if isinstance(shape, tuple | list) else (int(shape),))
+    """As ``numpy.full``; inside a transform its result can be written."""
+    value = as_value(fill_value) if dtype is None else cast_to(as_value(fill_value), np.dtype(dtype))
+    return _writable(shape, value if isinstance(value, Boxed) else np.asarray(value)[()])
 
 
 def _filled(name: str, number: float) -> Any:
     function = getattr(np, name)
 
     def like(a: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
+        if not is_tracing() and not isinstance(a, Boxed):
+            return function(a, dtype, shape=shape, **options)
         aval = aval_of(a)
-        wanted = aval.shape if shape is None else tuple(shape) if isinstance(shape, tuple | list) else (int(shape),)
-        return np.full(wanted, number, aval.dtype if dtype is None else dtype)
+        kind = np.dtype(aval.dtype if dtype is None else dtype)
+        return _writable(aval.shape if shape is None else shape, kind.type(number))
 
     like.__name__ = name
-    return public(function)(like)
+    like.__doc__ = f"As ``numpy.{name}``; inside a transform its result can be written."
+    return public()(like)
 
 
 zeros_like, ones_like, empty_like = _filled("zeros_like", 0), _filled("ones_like", 1), _filled("empty_like", 0)
 
 
-@public(np.full_like)
+@public()
 def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = None, **options: Any) -> Array:
+    """As ``numpy.full_like``; inside a transform its result can be written."""
     aval = aval_of(a)
-    value = cast_to(fill_value, np.dtype(dtype or aval.dtype))
-    return broadcast_to(
-        value if isinstance(value, Boxed) else np.asarray(value), aval.shape if shape is None else tuple(shape)
-    )
+    return full(aval.shape if shape is None else shape, fill_value, dtype or aval.dtype)
 
 
 @public(np.linspace)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wichi.errors import ConditionError, IndexRangeError
+from wichi.numpy._masked import MaskedPart
 from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, common_shape, public
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
@@ -22,8 +23,6 @@ def index(x: Array, item: Any) -> Array:
     if not isinstance(x, Boxed):
         x = np.asarray(x)
     if isinstance(item, Tracer) and item.dtype.kind == "b" and item.shape and item.shape == shape_of(x)[: item.ndim]:
-        from wichi.numpy._writing import MaskedPart
-
         return MaskedPart(x, item)
     parts = expanded(item, shape_of(x))
     arrays = [k for k, part in enumerate(parts) if isinstance(part, Boxed | np.ndarray)]

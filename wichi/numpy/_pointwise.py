@@ -25,7 +25,7 @@ from wichi.ops import pointwise as table
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.primitive import Primitive, aval_of
-from wichi.trace.tracer import concrete
+from wichi.trace.tracer import Tracer, concrete
 
 _ROWS: dict[str, Primitive] = {
     "add": table.add, "subtract": table.sub, "multiply": table.mul, "divide": table.div, "negative": table.neg,
@@ -347,7 +347,8 @@ def nan_to_num(
 ) -> Array:
     info = np.finfo(aval_of(x).dtype)
     high, low = info.max if posinf is None else posinf, info.min if neginf is None else neginf
-    return where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))
+    found = where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))
+    return found if copy or not isinstance(x, Tracer) else x.overwrite(lambda: found)
 
 
 @public(np.isclose)

@@ -16,12 +16,13 @@ from wichi.numpy._shaping import reshape
 from wichi.ops import reducing, shaping
 from wichi.trace import frames
 from wichi.trace.primitive import Primitive, aval_of, shape_of
+from wichi.trace.tracer import of_its_own
 
 
 def _reduced(prim: Primitive, a: Array, axis: Any, keepdims: bool) -> Array:
     shape = shape_of(a)
     axes = axes_in(axis, len(shape))
-    out = prim(a, axes=axes) if axes else a
+    out = prim(a, axes=axes) if axes else of_its_own(a)
     return shaping.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape))) if keepdims else out
 
 

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DtypeError
-from wichi.numpy import _composed, _creation, _indexing, _pointwise, _products, _reducing, _shaping, _writing, linalg
+from wichi.numpy import (
+    _composed,
+    _creation,
+    _indexing,
+    _inplace,
+    _pointwise,
+    _products,
+    _reducing,
+    _shaping,
+    _writing,
+    linalg,
+)
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
@@ -18,16 +29,23 @@ from wichi.trace.tracer import of_its_own, supported
 
 def _array_functions() -> dict[Any, Any]:
     found = {}
-    for module in (_composed, _creation, _indexing, _products, _reducing, _shaping, _pointwise, linalg):
+    for module in (_composed, _creation, _indexing, _inplace, _products, _reducing, _shaping, _pointwise, linalg):
         for function in vars(module).values():
             theirs = getattr(function, "numpy_function", None)
             if theirs is not None:
                 found[theirs] = function
     found.update(_pointwise.UFUNCS)
-    found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size})
+    found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size, np.real: lambda val: val})
     found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
     found[np.around] = _pointwise.round
+    # NumPy asks for these where an argument is traced, or `like=` names a traced value.
+    found.update({getattr(np, name): getattr(_creation, name) for name in _CREATING})
     return found
+
+
+_CREATING = (
+    "zeros", "ones", "empty", "full", "eye", "identity", "array", "zeros_like", "ones_like", "empty_like", "full_like",
+)  # fmt: skip
 
 
 def _size(a: Array, axis: int | None = None) -> int:
@@ -62,6 +80,7 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         }
     )
     table[np.add, "accumulate"] = _accumulate
+    table.update(_inplace.UFUNC_AT)
     return table
 
 
@@ -122,7 +141,9 @@ def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
         raise DtypeError(
             f"astype({target}): wichi does not compute with this dtype.", at=frames.describe(frames.user_where())
         )
-    return cast_to(x, supported(target)) if aval_of(x).dtype != target else shaping.copy(x)
+    if aval_of(x).dtype != target:
+        return cast_to(x, supported(target))
+    return shaping.copy(x) if copy else x
 
 
 def _methods() -> dict[str, Any]:
@@ -133,7 +154,7 @@ def _methods() -> dict[str, Any]:
         "transpose": _transpose, "ravel": s.ravel, "flatten": _flatten, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
         "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
-        "conj": _pointwise.conjugate, "conjugate": _pointwise.conjugate,
+        "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
         "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x,
     }  # fmt: skip
     return table

@@ -27,6 +27,7 @@ from wichi.numpy._promote import (
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.primitive import aval_of, shape_of
+from wichi.trace.tracer import as_view, of_its_own
 
 
 @public(np.reshape)
@@ -157,7 +158,7 @@ def concatenate(arrays: Any, axis: int | None = 0, dtype: Any = None) -> Array:
             at=frames.describe(frames.user_where()),
             because="all other axes must have equal sizes",
         )
-    return shaping.concatenate(*parts, axis=axis) if len(parts) > 1 else parts[0]
+    return shaping.concatenate(*parts, axis=axis) if len(parts) > 1 else of_its_own(parts[0])
 
 
 concat = concatenate
@@ -277,7 +278,7 @@ def flipud(m: Array) -> Array:
 @public(np.roll)
 def roll(a: Array, shift: Any, axis: Any = None) -> Array:
     if axis is None:
-        return reshape(roll(ravel(a), shift, 0), shape_of(a))
+        return of_its_own(reshape(roll(ravel(a), shift, 0), shape_of(a)))
     shifts, axes = (v if isinstance(v, tuple | list) else (v,) for v in (shift, axis))
     if len(shifts) == 1:
         shifts = tuple(shifts) * len(axes)
@@ -287,7 +288,7 @@ def roll(a: Array, shift: Any, axis: Any = None) -> Array:
         if by:
             lead = (slice(None),) * k
             a = concatenate([index(a, (*lead, slice(n - by, None))), index(a, (*lead, slice(0, n - by)))], k)
-    return a
+    return of_its_own(a)
 
 
 @public(np.rot90)
@@ -383,7 +384,8 @@ def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array
     moved = shaping.transpose(a, perm=(*(k for k in range(ndim) if k not in (i, j)), i, j))
     rows, columns = shape_of(moved)[-2:]
     first = np.arange(builtins.max(builtins.min(rows + builtins.min(offset, 0), columns - builtins.max(offset, 0)), 0))
-    return index(moved, (..., first - builtins.min(offset, 0), first + builtins.max(offset, 0)))
+    taken = index(moved, (..., first - builtins.min(offset, 0), first + builtins.max(offset, 0)))
+    return as_view(taken, a)
 
 
 @public(np.diag)

@@ -7,20 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from wichi.errors import ArgumentError, ConditionError, DtypeError
+from wichi.errors import ConditionError, DtypeError
 from wichi.numpy._indexing import expanded, index, spans
-from wichi.numpy._pointwise import maximum, minimum, multiply, where
+from wichi.numpy._masked import MaskedPart
+from wichi.numpy._pointwise import add, maximum, minimum, multiply, where
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to
-from wichi.ops import shaping, writing
-from wichi.trace import frames
+from wichi.ops import indexing, pointwise, shaping, writing
+from wichi.trace import frames, scans
 from wichi.trace.boxed import Boxed
+from wichi.trace.ir import Aval
 from wichi.trace.primitive import aval_of, shape_of
+from wichi.trace.tracer import stage_graph
 
 _I8 = np.dtype("i8")
+_COMBINE = {"add": add, "multiply": multiply, "minimum": minimum, "maximum": maximum}
 
 
 def write(x: Array, item: Any, value: Any, op: str = "set") -> Array:
-    """``x`` with ``value`` set at (or added to) ``x[item]``, which may be any index that NumPy takes."""
+    """``x`` with ``value`` set at ``x[item]``, or combined with what is there.
+
+    ``item`` may be any index that NumPy takes; ``op`` is "set" or the name of a function of two values, which is
+    applied once for each time that an index occurs (``numpy.ufunc.at``).
+    """
     if isinstance(item, Boxed) and item.dtype.kind == "b":
         return _write_mask(x, item, value, op)
     x = x if isinstance(x, Boxed) else np.asarray(x)
@@ -40,26 +48,66 @@ def write(x: Array, item: Any, value: Any, op: str = "set") -> Array:
         common = np.broadcast_shapes(*[shape_of(p) for p in leading])
         indices = [broadcast_to(cast_to(as_value(p), _I8), common) for p in leading]
         updates = broadcast_to(value, (*common, *shape[count:]))
-        return writing.index_update(x, updates, *indices, op=op)
+        return _write_indexed(x, updates, indices, op)
     # Any other mixture: NumPy's own rules, applied to the numbers of the elements.
     numbers = index(np.arange(math.prod(shape)).reshape(shape), item)
-    flat = writing.index_update(
-        shaping.reshape(x, shape=(math.prod(shape),)), broadcast_to(value, shape_of(numbers)), numbers, op=op
+    flat = shaping.reshape(x, shape=(math.prod(shape),))
+    return shaping.reshape(_write_indexed(flat, broadcast_to(value, shape_of(numbers)), [numbers], op), shape=shape)
+
+
+def _write_indexed(x: Array, updates: Array, indices: list[Array], op: str) -> Array:
+    """One update after the other at index arrays of the leading axes."""
+    if op in ("set", "add"):
+        return writing.index_update(x, updates, *indices, op=op)
+    if op in ("minimum", "maximum"):
+        return writing.index_extremum(x, updates, *indices, op=op)
+    if not any(isinstance(i, Boxed) for i in indices) and _all_differ(indices, shape_of(x)):
+        combined = _COMBINE[op](indexing.gather(x, *indices), updates)
+        return writing.index_update(x, combined, *indices, op="set")
+    return _multiplied_in_turn(x, updates, indices)
+
+
+def _all_differ(indices: list[Array], shape: tuple[int, ...]) -> bool:
+    numbers = np.ravel_multi_index([np.asarray(i) % n for i, n in zip(indices, shape, strict=False)],
+                                   shape[: len(indices)])  # fmt: skip
+    return np.unique(numbers).size == np.size(numbers)
+
+
+def _multiplied_in_turn(x: Array, updates: Array, indices: list[Array]) -> Array:
+    """Products at places that may occur several times: a loop over the updates, whose derivative is right at zeros too.
+
+    Each round writes in place, and reverse mode keeps one element a round.
+    """
+    inner = shape_of(updates)[len(shape_of(indices[0])) :]
+    rounds = aval_of(indices[0]).size
+    rows = [shaping.reshape(i, shape=(rounds,)) for i in indices]
+    factors = shaping.reshape(updates, shape=(rounds, *inner))
+
+    def body(carry: Any, *row: Any) -> list[Any]:
+        *at, factor = row
+        return [writing.index_update(carry, pointwise.mul(indexing.gather(carry, *at), factor), *at, op="set")]
+
+    kind = aval_of(x).dtype
+    avals = [Aval(shape_of(x), kind), *[Aval((), _I8)] * len(rows), Aval(inner, kind)]
+    (out,) = scans.scan(
+        x, *rows, factors, body=stage_graph(body, avals), consts=0, carries=1, length=rounds, reverse=False
     )
-    return shaping.reshape(flat, shape=shape)
+    return out
 
 
 def _write_slices(x: Array, parts: list[Any], value: Array, op: str) -> Array:
     s = spans(parts, shape_of(x))
     update = shaping.reshape(broadcast_to(value, s.shape), shape=s.size)
-    if op == "add":
-        update = shaping.slice_(x, start=s.start, step=s.step, size=s.size) + update
+    if op != "set":
+        update = _COMBINE[op](shaping.slice_(x, start=s.start, step=s.step, size=s.size), update)
     return writing.slice_update(x, update, start=s.start, step=s.step)
 
 
 def _write_mask(x: Array, mask: Array, value: Any, op: str) -> Array:
     shape = shape_of(x)
     if isinstance(value, MaskedPart):
+        if not value.belongs_to(mask):
+            value.refuse()
         value = value.value
     value = _fitting(x, value)
     if shape_of(value) not in ((), shape):
@@ -70,8 +118,8 @@ def _write_mask(x: Array, mask: Array, value: Any, op: str) -> Array:
             because="how many elements the mask takes is not known while tracing",
             fix="x = np.where(mask, new, x)",
         )
-    if op == "add":
-        value = x + value
+    if op != "set":
+        value = _COMBINE[op](x, value)
     missing = len(shape) - len(shape_of(mask))
     mask = shaping.reshape(mask, shape=shape_of(mask) + (1,) * missing) if missing else mask
     return where(mask, value, x)
@@ -88,57 +136,6 @@ def _fitting(x: Array, value: Any) -> Array:
             fix="make the array of floats, or cast the value: .astype(int)",
         )
     return cast_to(value, wanted.dtype)
-
-
-class MaskedPart:
-    """``x[mask]`` of a mask that depends on values: its shape is unknown, but ``x[mask] += v`` can be written."""
-
-    __slots__ = ("mask", "value")
-
-    def __init__(self, value: Array, mask: Array) -> None:
-        self.value, self.mask = value, mask
-
-    def _changed(self, name: str, other: Any) -> MaskedPart:
-        if shape_of(other) != ():
-            self.refuse()
-        # Where the mask does not hold nothing may go wrong either: 1 stands there for the old value.
-        missing = len(shape_of(self.value)) - len(shape_of(self.mask))
-        mask = shaping.reshape(self.mask, shape=shape_of(self.mask) + (1,) * missing) if missing else self.mask
-        safe = where(mask, self.value, np.ones((), self.value.dtype))
-        return MaskedPart(getattr(safe, name)(other), self.mask)
-
-    def __iadd__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
-        return self._changed("__add__", other)
-
-    def __isub__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
-        return self._changed("__sub__", other)
-
-    def __imul__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
-        return self._changed("__mul__", other)
-
-    def __itruediv__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
-        return self._changed("__truediv__", other)
-
-    def __ipow__(self, other: Any) -> MaskedPart:  # type: ignore[misc]
-        return self._changed("__pow__", other)
-
-    def refuse(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise: nothing else can be done with it."""
-        raise ConditionError(
-            "A boolean mask that depends on input values gives an array whose shape does too.",
-            at=frames.describe(frames.user_where()),
-            because="shapes must be known while tracing",
-            fix="keep the shape: np.where(mask, x, 0)",
-        )
-
-    __array_ufunc__ = __array_function__ = __array__ = __iter__ = __len__ = __getitem__ = refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = refuse
-    __neg__ = __matmul__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = __bool__ = refuse
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self.refuse()
 
 
 class At:
@@ -174,35 +171,13 @@ class Place:
         return write(self.value, self.item, value, "add")
 
     def multiply(self, value: Any) -> Array:
-        """``x[item] *= value``."""
-        return self._combined(multiply, value)
+        """``numpy.multiply.at``: where an index occurs twice, both are multiplied."""
+        return write(self.value, self.item, value, "multiply")
 
     def min(self, value: Any) -> Array:
-        """``x[item] = minimum(x[item], value)``."""
-        return self._combined(minimum, value)
+        """``numpy.minimum.at``; where several are the smallest, they share the derivative evenly."""
+        return write(self.value, self.item, value, "minimum")
 
     def max(self, value: Any) -> Array:
-        """``x[item] = maximum(x[item], value)``."""
-        return self._combined(maximum, value)
-
-    def _combined(self, function: Any, value: Any) -> Array:
-        numbers = self.item if isinstance(self.item, tuple) else (self.item,)
-        arrays = [n for n in numbers if isinstance(n, Boxed | np.ndarray | list) and shape_of(n) != ()]
-        if isinstance(self.item, Boxed) and self.item.dtype.kind == "b":
-            return _write_mask(self.value, self.item, function(self.value, value), "set")
-        if any(isinstance(n, Boxed) for n in arrays):
-            raise ArgumentError(
-                "at[...] with an index array that depends on input values has set and add only.",
-                at=frames.describe(frames.user_where()),
-                because="an index may occur twice",
-                fix="a loop: wichi.fori_loop over the indices",
-            )
-        if arrays:
-            whole = np.arange(math.prod(shape_of(self.value))).reshape(shape_of(self.value))
-            taken = whole[self.item].ravel()
-            if len(np.unique(taken)) != taken.size:
-                raise ArgumentError(
-                    "at[...]: an index occurs twice, which only set and add allow.",
-                    at=frames.describe(frames.user_where()),
-                )
-        return write(self.value, self.item, function(index(self.value, self.item), value))
+        """``numpy.maximum.at``; where several are the largest, they share the derivative evenly."""
+        return write(self.value, self.item, value, "maximum")

@@ -50,6 +50,11 @@ def _batched(a: Array, b: Array, name: str) -> tuple[Array, Array, bool]:
     )
 
 
+def _any(x: Array) -> bool:
+    """Whether there is anything to compute: LAPACK takes no empty matrices."""
+    return aval_of(x).size > 0
+
+
 def _as_given(x: Array, vector: bool) -> Array:
     return shaping.reshape(x, shape=shape_of(x)[:-1]) if vector else x
 
@@ -67,12 +72,18 @@ def solve(a: Array, b: Array) -> Array:
            [-0.  , -0.  ]])
     """
     a, b, vector = _batched(a, b, "solve")
-    return _as_given(linalg.solve(a, b)[0], vector)
+    return _as_given(linalg.solve(a, b)[0] if _any(b) else b, vector)
 
 
 def solve_triangular(a: Array, b: Array, lower: bool = False, trans: int | str = 0) -> Array:
-    """As ``scipy.linalg.solve_triangular``, batched: ``a @ x = b``, or ``a.T @ x = b`` with ``trans`` 1 or 'T'."""
+    """As ``scipy.linalg.solve_triangular``, batched: ``a @ x = b``, or ``a.T @ x = b`` with ``trans`` 1 or 'T'.
+
+    Raises:
+        SingularError: a number on a diagonal is 0.
+    """
     a, b, vector = _batched(a, b, "solve_triangular")
+    if not _any(b):
+        return _as_given(b, vector)
     return _as_given(linalg.solve_triangular(a, b, lower=bool(lower), transposed=trans in (1, "T"))[0], vector)
 
 
@@ -84,7 +95,8 @@ def cholesky(a: Array, *, upper: bool = False) -> Array:
     Raises:
         SingularError: a matrix is not positive definite.
     """
-    factor = linalg.cholesky(*_floats(a))[0]
+    (a,) = _floats(a)
+    factor = linalg.cholesky(a)[0] if _any(a) else a
     return swapaxes(factor, -1, -2) if upper else factor
 
 
@@ -95,20 +107,31 @@ def inv(a: Array) -> Array:
     shape = shape_of(a)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ShapeError(f"inv of shape {shape}: it takes square matrices.", at=frames.describe(frames.user_where()))
-    return linalg.solve(a, broadcast_to(np.eye(shape[-1], dtype=a.dtype), shape))[0]
+    return a if not _any(a) else linalg.solve(a, broadcast_to(np.eye(shape[-1], dtype=a.dtype), shape))[0]
 
 
 @public(np.linalg.slogdet)
 def slogdet(a: Array) -> Slogdet:
-    """As ``numpy.linalg.slogdet``: the sign and the logarithm of the absolute value of the determinant."""
-    sign, value = linalg.slogdet(*_floats(a))
+    """As ``numpy.linalg.slogdet``: the sign and the logarithm of the absolute value of the determinant.
+
+    At a singular matrix these are 0 and -inf, and the derivative is an error.
+    """
+    (a,) = _floats(a)
+    if shape_of(a)[-2:] == (0, 0):  # the empty product
+        one = np.ones(shape_of(a)[:-2], a.dtype)
+        return Slogdet(one, np.zeros_like(one))
+    sign, value = linalg.slogdet(a)
     return Slogdet(sign, value)
 
 
 @public(np.linalg.det)
 def det(a: Array) -> Array:
-    """As ``numpy.linalg.det``. At a singular matrix the value is 0 and the derivative is nan (it takes the inverse)."""
-    sign, value = linalg.slogdet(*_floats(a))
+    """As ``numpy.linalg.det``. At a singular matrix the value is 0; its derivative takes the inverse.
+
+    Raises:
+        SingularError: the derivative is asked for at a singular matrix.
+    """
+    sign, value = slogdet(a)
     return multiply(sign, exp(value))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ShapeError, SingularError
+from wichi.kernels.loops import Check
 from wichi.ops.pointwise import mul, where
 from wichi.ops.products import matmul, swap
 from wichi.ops.reducing import sum_
@@ -123,10 +124,9 @@ solve = Primitive(
 # --- the same for a triangular A: the other triangle is not looked at -------------------------------------------------
 def _triangular_impl(a: Any, b: Any, lower: bool, transposed: bool) -> tuple[Any]:
     part = np.tril(a) if lower else np.triu(a)
-    try:
-        return (np.linalg.solve(np.swapaxes(part, -1, -2) if transposed else part, b),)
-    except np.linalg.LinAlgError:
-        return (np.full(b.shape, np.nan, b.dtype),)
+    if np.any(np.diagonal(a, axis1=-2, axis2=-1) == 0):
+        raise _singular("solve_triangular")
+    return (np.linalg.solve(np.swapaxes(part, -1, -2) if transposed else part, b),)
 
 
 def _triangular_loops(k: Any, operands: Values, results: Values, lower: bool, transposed: bool) -> None:
@@ -136,6 +136,8 @@ def _triangular_loops(k: Any, operands: Values, results: Values, lower: bool, tr
     one, factor = k.constant(1, a.dtype), k.context.scratch(a.dtype, (n, n))
     with _matrices(k, a) as at:
         _copied(k, a, at, factor)
+        with k.loops((n,), ordered=True) as (i,):
+            k.put(Check(k.ne(k.load(factor, (i, i)), 0).id, k.context.fails("singular")))
         with k.loops((n, columns)) as (i, j):
             k.store(out, [*at, i, j], k.load(b, [*at, i, j]))
         flags = ["R", "U" if lower else "L", "T" if transposed else "N", "N"]

@@ -29,7 +29,7 @@ mul = elementwise(
     "mul", np.multiply, (lambda out, x, y: y, lambda out, x, y: x), arity=2, dtypes="feib", simplify=algebra.mul
 )
 div = elementwise(
-    "div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out / y),
+    "div", np.divide, (lambda out, x, y: 1 / y, lambda out, x, y: -out * (1 / y)),  # one division for both
     arity=2, domain=(0.5, 2.0), dtypes="fe", simplify=algebra.div,
 )  # fmt: skip
 neg = elementwise("neg", np.negative, (-1,), dtypes="fei", simplify=algebra.neg)

@@ -120,8 +120,11 @@ def _position(name: str, impl: Rule, better: str) -> Primitive:
             raise ShapeError(f"{name} of an empty axis")
         return Aval(x.shape[:axis] + x.shape[axis + 1 :], np.dtype("i8"))
 
+    def along(avals: Any, out: Aval, axis: int) -> Any:
+        return ((0, i, i - (i > axis)) for i in range(out.ndim + 1) if i != axis)
+
     return Primitive(
-        name, type=type_, impl=impl, batch=batch, kernel=Loops(loops), differentiable=False, folds=False,
+        name, type=type_, impl=impl, batch=batch, kernel=Loops(loops, along=along), differentiable=False, folds=False,
         samples=lambda rng: [([sample(rng, shape, kind)], {"axis": axis}) for kind in "fei"
                              for shape, axis in (((7,), 0), ((3, 4), 0), ((3, 4), 1), ((2, 3, 4), 1))],
     )  # fmt: skip
@@ -161,7 +164,10 @@ cumsum = Primitive(
     impl=_cumsum_impl,
     transpose=lambda ct, i, ins, axis, reverse: cumsum(ct, axis=axis, reverse=not reverse),
     batch=lambda prim, args, batched, size, axis, reverse: prim(args[0], axis=axis + 1, reverse=reverse),
-    kernel=Loops(_cumsum_loops),
+    kernel=Loops(
+        _cumsum_loops,
+        along=lambda avals, out, axis, reverse: ((0, i, i) for i in range(out.ndim) if i != axis),
+    ),
     folds=False,
     samples=lambda rng: [
         ([sample(rng, shape, kind)], {"axis": axis, "reverse": reverse})

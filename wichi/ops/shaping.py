@@ -13,7 +13,7 @@ import numpy as np
 
 from wichi.errors import ShapeError
 from wichi.trace.ir import Atom, Aval, Builder
-from wichi.trace.primitive import ONE, ZERO, Loops, Primitive, View, elementwise, lead, sample, shape_of
+from wichi.trace.primitive import ONE, ZERO, Indexed, Loops, Primitive, View, elementwise, lead, sample, shape_of
 
 
 # --- broadcast: new axes `axes` of the result's shape; an old axis of size 1 may grow ------------------------------
@@ -49,13 +49,18 @@ def _broadcast_batch(prim: Primitive, args: Any, batched: Any, size: int, shape:
     return prim(args[0], shape=(size, *shape), axes=tuple(a + 1 for a in axes))
 
 
+def _broadcast_along(avals: Any, out: Aval, shape: Any, axes: Any) -> Any:
+    kept = [i for i in range(len(shape)) if i not in axes]
+    return ((0, i, k) for i, k in enumerate(kept) if avals[0].shape[i] == shape[k])
+
+
 broadcast = Primitive(
     "broadcast",
     type=_broadcast_type,
     impl=lambda x, shape, axes: np.broadcast_to(np.expand_dims(x, axes) if axes else x, shape),
     transpose=_broadcast_transpose,
     batch=_broadcast_batch,
-    kernel=View(lambda layout, aval, shape, axes: layout.broadcast(shape, axes)),
+    kernel=View(lambda layout, aval, shape, axes: layout.broadcast(shape, axes), _broadcast_along),
     simplify=_broadcast_simplify,
     folds=False,
     samples=lambda rng: [
@@ -87,13 +92,29 @@ def _reshape_simplify(b: Builder, ins: tuple[Atom, ...], params: dict[str, Any])
     return None
 
 
+def _reshape_along(avals: Any, out: Aval, shape: Any) -> Any:
+    """The first axes of runs of equal product: a row of the one is some rows of the other."""
+    if 0 in shape:
+        return
+    old = [(i, n) for i, n in enumerate(avals[0].shape) if n != 1]
+    new = [(i, n) for i, n in enumerate(shape) if n != 1]
+    while old and new:
+        (i, a), (j, b) = old.pop(0), new.pop(0)
+        yield 0, i, j
+        while a != b:
+            if a < b:
+                a *= old.pop(0)[1]
+            else:
+                b *= new.pop(0)[1]
+
+
 reshape = Primitive(
     "reshape",
     type=_reshape_type,
     impl=lambda x, shape: np.reshape(x, shape),
     transpose=lambda ct, i, ins, shape: reshape(ct, shape=shape_of(ins[0])),
     batch=lambda prim, args, batched, size, shape: prim(args[0], shape=(size, *shape)),
-    kernel=View(lambda layout, aval, shape: layout.reshape(shape)),
+    kernel=View(lambda layout, aval, shape: layout.reshape(shape), _reshape_along),
     simplify=_reshape_simplify,
     samples=lambda rng: [
         ([sample(rng, (3, 4))], {"shape": (2, 6)}),
@@ -121,7 +142,10 @@ transpose = Primitive(
     impl=lambda x, perm: np.transpose(x, perm),
     transpose=lambda ct, i, ins, perm: transpose(ct, perm=tuple(perm.index(k) for k in range(len(perm)))),
     batch=lambda prim, args, batched, size, perm: prim(args[0], perm=(0, *(p + 1 for p in perm))),
-    kernel=View(lambda layout, aval, perm: layout.transpose(perm)),
+    kernel=View(
+        lambda layout, aval, perm: layout.transpose(perm),
+        lambda avals, out, perm: ((0, p, i) for i, p in enumerate(perm)),
+    ),
     simplify=_transpose_simplify,
     samples=lambda rng: [
         ([sample(rng, (3, 4))], {"perm": (1, 0)}),
@@ -156,6 +180,12 @@ def _slice_simplify(b: Builder, ins: tuple[Atom, ...], params: dict[str, Any]) -
     return None
 
 
+def _slice_along(avals: Any, out: Aval, start: Any, step: Any, size: Any) -> Any:
+    """Axes that are taken whole."""
+    whole = ((i, n, by) for i, (n, by) in enumerate(zip(size, step, strict=True)))
+    return ((0, i, i) for i, n, by in whole if n == avals[0].shape[i] and by == 1)
+
+
 slice_ = Primitive(
     "slice",
     type=_slice_type,
@@ -164,7 +194,7 @@ slice_ = Primitive(
     batch=lambda prim, args, batched, n, start, step, size: prim(
         args[0], start=(0, *start), step=(1, *step), size=(n, *size)
     ),
-    kernel=View(lambda layout, aval, start, step, size: layout.slice(start, step, size)),
+    kernel=View(lambda layout, aval, start, step, size: layout.slice(start, step, size), _slice_along),
     simplify=_slice_simplify,
     samples=lambda rng: [
         ([sample(rng, (7,))], {"start": (1,), "step": (2,), "size": (3,)}),
@@ -198,19 +228,48 @@ def _embed_batch(prim: Primitive, args: Any, batched: Any, n: int, start: Any, s
     return prim(args[0], start=(0, *start), step=(1, *step), shape=(n, *shape))
 
 
+def _embed_along(avals: Any, out: Aval, start: Any, step: Any, shape: Any) -> Any:
+    return ((0, i, i) for i, n in enumerate(shape) if avals[0].shape[i] == n and step[i] == 1)
+
+
 embed = Primitive(
     "embed",
     type=lambda x, start, step, shape: Aval(tuple(shape), x.dtype),
     impl=_embed_impl,
     transpose=lambda ct, i, ins, start, step, shape: slice_(ct, start=start, step=step, size=shape_of(ins[0])),
     batch=_embed_batch,
-    kernel=Loops(_embed_loops, _embed_registers),
+    kernel=Loops(_embed_loops, _embed_registers, along=_embed_along),
     folds=False,
     samples=lambda rng: [
         ([sample(rng, (3,))], {"start": (1,), "step": (2,), "shape": (7,)}),
         ([sample(rng, (4, 2))], {"start": (3, 1), "step": (-1, 1), "shape": (4, 5)}),
         ([sample(rng, (0, 2))], {"start": (0, 1), "step": (1, 1), "shape": (4, 5)}),
     ],
+)
+
+
+# Whether a place lies within the window that ``embed`` fills: the schedule uses it where it computes windows in place.
+def _inside_impl(start: Any, size: Any, shape: Any) -> Any:
+    out = np.zeros(shape, bool)
+    out[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = True
+    return out
+
+
+def _inside_kernel(k: Any, places: Any, start: Any, size: Any, shape: Any) -> Any:
+    windows = [(a, a + n) if n != whole else None for a, n, whole in zip(start, size, shape, strict=True)]
+    return k.within(places, windows)
+
+
+inside = Primitive(
+    "inside",
+    type=lambda start, size, shape: Aval(tuple(shape), np.dtype(bool)),
+    impl=_inside_impl,
+    batch=None,  # it has no operands
+    samples=lambda rng: [],  # nor inputs to try: tests/test_windows.py has what it is for
+    kernel=Indexed(_inside_kernel),
+    differentiable=False,
+    pointwise=True,
+    folds=False,
 )
 
 
@@ -245,13 +304,19 @@ def _concatenate_batch(prim: Primitive, args: Any, batched: Any, size: int, axis
     return prim(*[x if b else lead(x, size) for x, b in zip(args, batched, strict=True)], axis=axis + 1)
 
 
+def _concatenate_along(avals: Any, out: Aval, axis: int) -> Any:
+    return ((k, i, i) for k in range(len(avals)) for i in range(out.ndim) if i != axis)
+
+
 concatenate = Primitive(
     "concatenate",
     type=_concatenate_type,
     impl=lambda *xs, axis: np.concatenate(xs, axis),
     transpose=_concatenate_transpose,
     batch=_concatenate_batch,
-    kernel=Loops(_concatenate_loops, lambda k, *xs, axis: np.concatenate(xs, axis)),
+    kernel=Loops(
+        _concatenate_loops, lambda k, *xs, axis: np.concatenate(xs, axis), along=_concatenate_along
+    ),
     samples=lambda rng: [
         ([sample(rng, (2,)), sample(rng, (3,))], {"axis": 0}),
         ([sample(rng, (2, 3)), sample(rng, (2, 0)), sample(rng, (2, 1))], {"axis": 1}),

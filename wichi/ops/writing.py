@@ -1,4 +1,5 @@
-"""Arrays with some elements written anew: ``slice_update`` at slices, ``index_update`` at integer arrays.
+"""Arrays with some elements written anew: ``slice_update`` at slices, ``index_update`` at integer arrays,
+``index_extremum`` likewise where the update is larger or smaller.
 
 The first operand stays as it is; where nothing else reads it any more (the carry of a loop), the schedule lets the
 result have its memory, and a write costs as much as what is written.
@@ -13,8 +14,8 @@ import numpy as np
 
 from wichi.errors import ShapeError
 from wichi.ops.indexing import batched_indices, gather, positions
-from wichi.ops.pointwise import eq, where
-from wichi.ops.shaping import broadcast, python_slice, reshape, slice_
+from wichi.ops.pointwise import div, eq, where
+from wichi.ops.shaping import broadcast, cast, python_slice, reshape, slice_
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Loops, Primitive, lead, sample, shape_of
 from wichi.trace.tracer import constant
@@ -155,4 +156,50 @@ index_update = Primitive(
         ]
         + [([sample(rng, (5, 3)), sample(rng, ()), np.int64(2), np.int64(-1)], {"op": "set"})]
     ),
+)
+
+
+# --- the larger (or smaller) of what is there and each update ---------------------------------------------------------
+def _extremum_impl(x: Any, u: Any, *indices: Any, op: str) -> Any:
+    out = np.array(x)
+    getattr(np, op).at(out, tuple(indices), u)
+    return out
+
+
+def _extremum_jvp(out: Any, ins: Sequence[Any], tangents: Sequence[Any], op: str) -> Any:
+    """The mean of the tangents that reach the extremum: ties are split evenly, as ``max`` and JAX's ``.at`` do it.
+
+    A nan equals nothing, so its derivative is nan.
+    """
+    (x, u, *indices), (x_dot, u_dot, *_) = ins, tangents
+    stays, taken = eq(x, out), eq(u, gather(out, *indices))
+    count = index_update(cast(stays, dtype=x.dtype), cast(taken, dtype=x.dtype), *indices, op="add")
+    kept = where(stays, x_dot, _zeros_like(x))
+    return div(index_update(kept, where(taken, u_dot, _zeros_like(u)), *indices, op="add"), count)
+
+
+def _extremum_loops(k: Any, operands: Any, results: Any, op: str) -> None:
+    (x, u, *indices), (out,) = operands, results
+    count = indices[0].ndim
+    if x != out:
+        k.copy(x, out)
+    with k.loops(u.shape, ordered=True) as at:
+        picked = [k.index_in(k.load(i, at[:count]), n) for i, n in zip(indices, x.shape, strict=False)]
+        k.update(out, (*picked, *at[count:]), op, k.load(u, at))
+
+
+index_extremum = Primitive(
+    "index_extremum",
+    type=_index_type,
+    impl=_extremum_impl,
+    jvp=_extremum_jvp,
+    batch=_index_batch,
+    kernel=Loops(_extremum_loops, in_place=True),
+    folds=False,
+    samples=lambda rng: [
+        ([sample(rng, shape, kind), sample(rng, updates, kind), rng.integers(-5, 5, updates[:1])], {"op": op})
+        for op in ("maximum", "minimum")
+        for kind in "fei"
+        for shape, updates in (((5,), (7,)), ((5, 3), (4, 3)))
+    ],
 )

@@ -141,16 +141,12 @@ def move(k: Any, sources: Values, targets: Values, but: Collection[int] = ()) ->
 
 
 def values_of(variables: Any) -> Any:
-    out = np.empty(variables.shape, object)
-    for place in np.ndindex(*variables.shape):
-        out[place] = variables[place].value
-    return out
+    return variables.values
 
 
 def assign(state: Values, values: Values) -> None:
     for variables, new in zip(state, values, strict=False):
-        for place in np.ndindex(*variables.shape):
-            variables[place].set(new[place])
+        variables.set(new)
 
 
 def together(graphs: Sequence[Graph]) -> tuple[tuple[Graph, ...], list[Any]]:

@@ -75,10 +75,23 @@ class Boxed:
         """The numbers of an eager value; traced ones have none."""
         raise NotImplementedError
 
+    def overwrite(self, compute: Callable[[], Any]) -> Any:
+        """Stand for what ``compute`` answers from now on (``out=``); eager values cannot."""
+        _refuse_out()
+
     # --- what it looks like ------------------------------------------------------------------------------------------
     @property
     def shape(self) -> tuple[int, ...]:
         return self.aval.shape
+
+    @shape.setter
+    def shape(self, wanted: Any) -> NoReturn:
+        raise PlainArrayWriteError(
+            "The shape of a value inside a transform cannot be set.",
+            at=frames.describe(frames.user_where()),
+            because="other names of the value would change their shape too",
+            fix="x = x.reshape(...)",
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -106,7 +119,7 @@ class Boxed:
         found = registry.methods.get(name)
         if found is None:
             raise AttributeError(
-                f"{type(self).__name__} has no attribute {name!r}; it offers "
+                f"a value inside a transform has no attribute {name!r}; it offers "
                 f"{', '.join(n for n in registry.methods if not n.startswith('_'))}"
             )
         return found(self) if name in _PROPERTIES else found.__get__(self)
@@ -239,13 +252,15 @@ class Boxed:
         if entry is None:
             no_rule(ufunc, "" if method == "__call__" else f" (its method {method})")
         if out is not None and not all(o is None for o in out):
-            _refuse_out()
+            return _written(out[0] if len(out) == 1 else None, entry, inputs, kwargs)
         return entry(*inputs, **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         entry = registry.functions.get(function)
         if entry is None:
             no_rule(function)
+        if kwargs.get("out") is not None:
+            return _written(kwargs.pop("out"), entry, args, kwargs)
         return entry(*args, **kwargs)
 
 
@@ -268,11 +283,19 @@ def _nearest(name: str) -> str:
     return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2, cutoff=0.75))
 
 
+def _written(out: Any, entry: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """``out=``: a traced array stands for the result from now on."""
+    out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    if not isinstance(out, Boxed):
+        _refuse_out()
+    return out.overwrite(lambda: entry(*args, **kwargs))
+
+
 def _refuse_out() -> NoReturn:
     """``a += t`` with a plain array ``a`` reaches NumPy with ``out=(a,)``: refuse, or the gradient would be lost."""
     frame = frames.user_frame()
     text = (frames.segment(frame) if frame else None) or ""
-    fix = "make a new array instead"
+    fix = "make a new array instead, or write into one of wichi.numpy.zeros(...)"
     if "+=" in text:
         fix = f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}"
     raise PlainArrayWriteError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wichi.errors import ShapeError
+from wichi.errors import DtypeError, ShapeError
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Loops, Primitive, lead
 
@@ -37,6 +37,10 @@ class HostFunction:
         for y, aval in zip(found, self.outs, strict=True):
             if y.shape != aval.shape:
                 raise ShapeError(f"A Python function answered shape {y.shape} where {aval} was promised.")
+            if not np.can_cast(y.dtype, aval.dtype, "same_kind"):
+                raise DtypeError(
+                    f"A Python function answered {y.dtype} where {aval} was promised, which cannot hold it."
+                )
         return tuple(y.astype(aval.dtype, copy=False)[()] for y, aval in zip(found, self.outs, strict=True))
 
     def error(self) -> BaseException | None:

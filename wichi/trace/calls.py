@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from wichi.errors import ArgumentError
+from wichi.trace import frames
 from wichi.trace.batch import vmap_values
 from wichi.trace.bodies import Values, avals_of, batched_body, closed, or_zeros, round_trip
 from wichi.trace.evaluate import evaluate
@@ -91,10 +93,24 @@ call = Primitive(
 
 
 # --- custom: where it runs, its graph stands in its place; where it is differentiated, the user's rule does it --------
-# Exactly one of ``push(ins, tangents) -> (outs, tangents)`` and ``back(ins) -> (outs, pullback)``, on flat values.
+# ``push(ins, tangents) -> (outs, tangents)`` or ``back(ins) -> (outs, pullback)`` or both, on flat values; None: the
+# transpose of the other.
+# The first ``own`` inputs are arguments, the next ``held`` are values that the function closes over: the rule has no
+# derivative in these.
+def _refuse(name: str) -> NoReturn:
+    raise ArgumentError(
+        f"{name} uses a value inside a transform that is not among its arguments, and a derivative in it is wanted.",
+        at=frames.describe(frames.user_where()),
+        because="its rule says nothing of this value, so the derivative would be lost",
+        fix="make it an argument, or use wichi.stop_gradient(value), if it is meant as a constant",
+    )
+
+
 def _custom_jvp(
-    ins: Values, tangents: Values, graph: Graph, push: Any, back: Any
+    ins: Values, tangents: Values, graph: Graph, push: Any, back: Any, own: int, held: int, name: str
 ) -> tuple[Sequence[Any], Sequence[Any]]:
+    if any(t is not None for t in tangents[own : own + held]):
+        _refuse(name)
     if push is not None:
         outs, dots = push(ins, [or_zeros(t, x) if is_float(x) else None for t, x in zip(tangents, ins, strict=True)])
         return outs, dots
@@ -114,8 +130,10 @@ def _custom_jvp(
 
 
 def _custom_vjp(
-    ins: Values, wanted: Sequence[int], graph: Graph, push: Any, back: Any
+    ins: Values, wanted: Sequence[int], graph: Graph, push: Any, back: Any, own: int, held: int, name: str
 ) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    if any(own <= i < own + held for i in wanted):
+        _refuse(name)
     if back is not None:
         outs, pullback = back(ins)
 
@@ -124,7 +142,7 @@ def _custom_vjp(
             return [bars[i] for i in wanted]
 
         return tuple(outs), chosen
-    outs = custom(*ins, graph=graph, push=push, back=back)
+    outs = custom(*ins, graph=graph, push=push, back=back, own=own, held=held, name=name)
     floats = [i for i, o in enumerate(outs) if is_float(o)]
 
     def linear(*dots: Any) -> list[Any]:
@@ -141,7 +159,16 @@ def _custom_vjp(
 
 
 def _custom_batch(
-    prim: Primitive, args: Values, batched: Sequence[bool], size: int, graph: Graph, push: Any, back: Any
+    prim: Primitive,
+    args: Values,
+    batched: Sequence[bool],
+    size: int,
+    graph: Graph,
+    push: Any,
+    back: Any,
+    own: int,
+    held: int,
+    name: str,
 ) -> Any:
     body, arrays = closed(batched_body(graph, batched, size))
     count = len(args)
@@ -163,7 +190,8 @@ def _custom_batch(
 
         flags = [*batched, *(batched[i] for i in floats)]
         found = mapped(rule, [*ins, *(tangents[i] for i in floats)], flags)
-        return found[: len(found) // 2], found[len(found) // 2 :]
+        outs, pushed = found[: len(found) // 2], found[len(found) // 2 :]
+        return outs, [t if is_float(o) else None for t, o in zip(pushed, outs, strict=True)]
 
     def new_back(ins: Values) -> tuple[list[Any], Callable[..., Any]]:
         ins, avals = ins[:count], [o.aval for o in graph.outs]
@@ -185,7 +213,9 @@ def _custom_batch(
 
         return outs, pullback
 
-    return custom(*args, *arrays, graph=body, push=push and new_push, back=back and new_back)
+    return custom(
+        *args, *arrays, graph=body, push=push and new_push, back=back and new_back, own=own, held=held, name=name
+    )
 
 
 custom = Primitive(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
@@ -22,6 +25,8 @@ def zeros_like(x: Any) -> Any:
     zero = constant(aval.dtype.type(0), x)
     if not aval.shape:
         return zero
+    if not isinstance(zero, Boxed):
+        return np.zeros(aval.shape, aval.dtype)  # dense: it may become an array that native code reads
     return Primitive.table["broadcast"](zero, shape=aval.shape, axes=tuple(range(aval.ndim)))
 
 

@@ -6,7 +6,7 @@ here recurses, so a chain of 100,000 equations is as good as one of ten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,7 +142,7 @@ class Builder:
     recomputed regions apart from their originals.
     """
 
-    __slots__ = ("_numbers", "_scalars", "eqns", "producer", "scope", "where")
+    __slots__ = ("_numbers", "_scalars", "_spread", "eqns", "producer", "scope", "where")
 
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []
@@ -151,6 +151,21 @@ class Builder:
         self.scope: object = None
         self._numbers: dict[Any, tuple[Atom, ...]] = {}
         self._scalars: dict[Any, Const] = {}
+        self._spread: set[Atom] = set()  # what is made by broadcasting
+
+    def adopt(self, eqns: Sequence[Eqn]) -> None:
+        """Go on from equations that a builder has made: they are found again as if they had been appended here."""
+        for eqn in eqns:
+            self.eqns.append(eqn)
+            for out in eqn.outs:
+                self.producer[out] = eqn
+            if eqn.prim.name == "broadcast":
+                self._spread.add(eqn.outs[0])
+            if eqn.prim.numbered:
+                self._numbers[(eqn.prim, eqn.ins, self.scope, *eqn.params.items())] = eqn.outs
+            for atom in eqn.ins:
+                if type(atom) is Const and not isinstance(atom.value, np.ndarray):
+                    self._scalars.setdefault((atom.value.dtype, atom.value.tobytes(), atom.aval.weak), atom)
 
     def scalar(self, value: Any, weak: bool = False) -> Const:
         """The constant for a NumPy scalar; equal bits give the same constant."""
@@ -169,10 +184,12 @@ class Builder:
 
     def emit(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> tuple[Atom, ...]:
         """The atoms that hold ``prim(*ins, **params)``: simplified, folded, found again, or appended."""
-        if prim.pointwise and len(ins) > 1:
-            ins = self._fills_as_scalars(ins)
-        if prim.pointwise and (fill := self._fill(prim, ins, params)) is not None:
-            return (fill,)
+        if prim.pointwise and not self._spread.isdisjoint(ins):
+            if len(ins) > 1:
+                ins = self._fills_as_scalars(ins)
+            fill = self._fill(prim, ins, params) or self._spread_after(prim, ins, params)
+            if fill is not None:
+                return (fill,)
         if prim.simplify is not None:
             simpler = prim.simplify(self, ins, params)
             if simpler is not None:
@@ -198,6 +215,8 @@ class Builder:
             self.eqns.append(eqn)
             for out in bound:
                 self.producer[out] = eqn
+            if prim.name == "broadcast":
+                self._spread.add(bound[0])
             outs = bound
         if key is not None:
             self._numbers[key] = outs
@@ -215,6 +234,24 @@ class Builder:
         spread = prim.table["broadcast"]
         return self.emit(spread, (number,), {"shape": shape, "axes": tuple(range(len(shape)))})[0]
 
+    def _spread_after(self, prim: Primitive, ins: tuple[Atom, ...], params: dict[str, Any]) -> Atom | None:
+        """An operation on arrays that are all spread alike: done before they are spread."""
+        spread = prim.table["broadcast"]
+        sources, how = [], None
+        for a in ins:
+            if type(a) is Const and a.is_scalar:
+                sources.append(a)
+                continue
+            eqn = self.made_by(a, "broadcast")
+            if eqn is None or how not in (None, (eqn.params, eqn.ins[0].aval.shape)):
+                return None
+            how = (eqn.params, eqn.ins[0].aval.shape)
+            sources.append(eqn.ins[0])
+        if how is None:
+            return None
+        (small,) = self.emit(prim, tuple(sources), params)
+        return self.emit(spread, (small,), dict(how[0]))[0]
+
     def _fills_as_scalars(self, ins: tuple[Atom, ...]) -> tuple[Atom, ...]:
         """Beside a full operand, an array filled with one constant is that constant."""
         scalars = tuple(self.filled_with(a) or a for a in ins)
@@ -222,6 +259,8 @@ class Builder:
 
     def filled_with(self, atom: Atom) -> Const | None:
         """The scalar constant that fills ``atom``, if one does."""
+        if type(atom) is Var and atom not in self._spread:
+            return None
         while (eqn := self.made_by(atom, "broadcast")) is not None:
             atom = eqn.ins[0]
         return atom if type(atom) is Const and atom.is_scalar else None

@@ -222,13 +222,22 @@ class Pointwise:
         self.scalar = scalar
 
 
+class Indexed(Pointwise):
+    """``scalar(k, places, **params)`` builds one element from its place in the array, one integer an axis."""
+
+    __slots__ = ()
+
+
 class View:
-    """``move(layout, aval, **params)`` answers the layout of the result in the operand's memory, or None to copy."""
+    """``move(layout, aval, **params)`` answers the layout of the result in the operand's memory, or None to copy.
 
-    __slots__ = ("move",)
+    ``along`` as for ``Loops``.
+    """
 
-    def __init__(self, move: Rule) -> None:
-        self.move = move
+    __slots__ = ("along", "move")
+
+    def __init__(self, move: Rule, along: Rule) -> None:
+        self.move, self.along = move, along
 
 
 class Reduction:
@@ -252,15 +261,20 @@ class Loops:
     Results that nothing reads are None. ``registers(k, *operands, **params)`` does the same for small values that
     live in registers, as object arrays of scalars; without it the primitive's operands must lie in memory.
     ``in_place``: the result may have the memory of the first operand; both layouts are equal then.
+    ``along(avals, out, **params)`` yields ``(operand, its axis, the result's axis)`` where one row of the result comes
+    from the same row of each operand; without it no axis is like that.
     """
 
-    __slots__ = ("in_place", "registers", "write")
+    __slots__ = ("along", "in_place", "registers", "write")
 
-    def __init__(self, write: Rule, registers: Rule | None = None, in_place: bool = False) -> None:
-        self.write, self.registers, self.in_place = write, registers, in_place
+    def __init__(
+        self, write: Rule, registers: Rule | None = None, in_place: bool = False, along: Rule | None = None
+    ) -> None:
+        self.write, self.registers, self.in_place, self.along = write, registers, in_place, along
 
 
 class Inline:
     """The equations of the graph in the parameter ``graph`` stand in its place where it runs."""
 
     __slots__ = ()
+    along = None

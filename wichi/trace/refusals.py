@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +14,7 @@ from wichi.errors import (
     PlainFloatError,
 )
 from wichi.trace import frames
+from wichi.trace.holders import holder
 
 if TYPE_CHECKING:
     from wichi.trace.tracer import Tracer
@@ -24,8 +26,10 @@ def made(x: Tracer) -> str:
 
 
 def escaped(x: Tracer) -> NoReturn:
+    kept = holder(x)
     raise EscapedValueError(
-        f"A value made inside {x.trace.name} is used after it finished.",
+        f"A value made inside {x.trace.name} is used after it finished"
+        + (f"; it was kept in {kept}." if kept else "."),
         at=frames.describe(frames.user_where()),
         value=made(x),
         because="it stood for a number only while the function was traced",
@@ -97,12 +101,14 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
             fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
         )
     if array:
-        inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "[...]"
-        maker = text.split("(")[0]
+        maker, inside = _call(text, "[...]")
         if subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
             fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
         elif maker.endswith(("array", "asanyarray")):
-            fix = f"np.stack({inside})" if inside.startswith("[") else f"use {inside} itself: it is an array already"
+            fix = f"use {inside} itself: it is an array already"
+            if inside.startswith("["):
+                fix = f"wichi.numpy.array({inside})" if "[" in inside.lstrip("[") and inside[1] in "[(" else (
+                    f"np.stack({inside})")  # fmt: skip
         else:
             fix = f"{maker or 'f'}(np.stack({inside}))"
         raise PlainArrayError(
@@ -112,8 +118,9 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
             because="NumPy would turn them into plain numbers",
             fix=fix,
         )
-    function = text.split("(")[0] or "float"
-    inside = text[text.find("(") + 1 : text.rfind(")")] if "(" in text else "x"
+    function, inside = _call(text, "x")
+    if function.endswith((".item", ".tolist")):
+        inside = function.rpartition(".")[0]
     fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
         f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
     raise PlainFloatError(
@@ -123,6 +130,17 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         because="a Python float is a number, not a value still to be computed",
         fix=fix,
     )
+
+
+def _call(text: str, otherwise: str) -> tuple[str, str]:
+    """The function that an expression calls, and its first argument, as text."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:  # part of a longer line
+        node = None
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else otherwise
+    return text.split("(")[0] or "float", text[text.find("(") + 1 : text.rfind(")")] if "(" in text else otherwise
 
 
 _FROM_MATH = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from wichi.errors import ArgumentError
+from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.evaluate import innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
-from wichi.trace.primitive import Primitive, aval_of, partial
-from wichi.trace.tracer import at_line, constant, stage_graph, trace
+from wichi.trace.primitive import ZERO, Primitive, aval_of, partial
+from wichi.trace.tracer import at_line, constant, extended, stage_graph, trace
 
 
 def cotangents(
@@ -80,6 +82,10 @@ def _read_or_none(env: dict[Var, Any], atom: Atom) -> Any:
     return read(env, atom)
 
 
+class _NotLinear(Exception):
+    """A rule asks for the value of a tangent."""
+
+
 class _Unknown(Boxed):
     """Stands where a linear equation's operand is a tangent: rules may ask its shape and dtype, never its value."""
 
@@ -93,17 +99,22 @@ class _Unknown(Boxed):
         return self._aval
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        raise AssertionError(f"a jvp rule is not linear in its tangents: {prim.name} multiplies or inspects one")
+        raise _NotLinear
 
 
 Pullbacks = dict[Var, Callable[[Sequence[Any]], Sequence[Any]]]
+
+
+def passes_on(prim: Primitive) -> bool:
+    """Whether any derivative goes through: not if all partials are zero, as those of ``stop_gradient`` and ``sign``."""
+    return prim.differentiable and (prim.partials is None or any(p is not ZERO for p in prim.partials))
 
 
 def active_from(eqns: Iterable[Eqn], wrt: Iterable[Var]) -> set[Var]:
     """The values through which derivatives of ``wrt`` may flow."""
     active = set(wrt)
     for eqn in eqns:
-        if eqn.prim.differentiable and any(type(a) is Var and a in active for a in eqn.ins):
+        if passes_on(eqn.prim) and any(type(a) is Var and a in active for a in eqn.ins):
             active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
     return active
 
@@ -175,7 +186,16 @@ def pull(
             pairs = zip(wanted, _pulled(eqn, value, found, wanted, pullbacks), strict=True)
         else:
             ins, out = [value(a) for a in eqn.ins], value(eqn.outs[0])
-            pairs = cotangents(eqn.prim, ins, out, eqn.params, found[0], wanted)
+            try:
+                pairs = cotangents(eqn.prim, ins, out, eqn.params, found[0], wanted)
+            except _NotLinear:
+                raise ArgumentError(
+                    f"A function that must be linear is not: {eqn.prim.name} is no linear function of its operands.",
+                    at=frames.describe(eqn.where),
+                    because="a jvp rule is linear in the tangents, and a matvec in its argument; reverse mode turns"
+                    " them round",
+                    fix="multiply tangents by values of the primals only, and add them",
+                ) from None
         for i, c in pairs:
             if c is not None:
                 bars[eqn.ins[i]] = add(bars.get(eqn.ins[i]), c)  # type: ignore[index, arg-type]
@@ -203,6 +223,9 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
     """
     inputs = len(graph.ins)
     floats = [i for i, o in enumerate(graph.outs[:count]) if o.aval.dtype.kind == "f"]
+    more = [graph.outs[i].aval._replace(weak=False) for i in floats] if seeds is None else []
+    if not any(e.prim.whole for e in graph.eqns):  # nothing must be kept while the equations run: they stay as they are
+        return extended(graph, lambda value, given: _pulled_after(graph, value, given, wrt, floats, seeds), more)
 
     def walk(*values: Any) -> list[Any]:
         cts: list[Any] = [None] * len(graph.outs)
@@ -211,10 +234,26 @@ def vjp(graph: Graph, wrt: Sequence[int], seeds: Sequence[Any] | None = None, co
         outs, found = vjp_values(graph, values[:inputs], wrt, lambda _: cts)
         return outs + [zeros_like(values[i]) if ct is None else ct for i, ct in zip(wrt, found, strict=True)]
 
-    avals = [v.aval for v in graph.ins]
-    if seeds is None:
-        avals += [graph.outs[i].aval._replace(weak=False) for i in floats]
-    return stage_graph(walk, avals)
+    return stage_graph(walk, [*(v.aval for v in graph.ins), *more])
+
+
+def _pulled_after(
+    graph: Graph,
+    value: Callable[[Atom], Any],
+    given: Sequence[Any],
+    wrt: Sequence[int],
+    floats: Sequence[int],
+    seeds: Sequence[Any] | None,
+) -> list[Any]:
+    """The outputs, and the cotangents of the inputs named by ``wrt``; ``given`` or ``seeds`` are those of the floats."""
+    box = value(graph.ins[0])
+    cts: list[Any] = [None] * len(graph.outs)
+    for i, ct in zip(floats, given if seeds is None else seeds, strict=True):
+        cts[i] = ct if ct is None else constant(ct, box)
+    variables = [graph.ins[i] for i in wrt]
+    found = pull(graph.eqns, value, graph.outs, cts, variables, box)
+    bars = (zeros_like(value(v)) if ct is None else ct for v, ct in zip(variables, found, strict=True))
+    return [*map(value, graph.outs), *bars]
 
 
 def split(

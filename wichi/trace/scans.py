@@ -11,7 +11,7 @@ import numpy as np
 
 from wichi.ops.pointwise import add
 from wichi.ops.products import matmul, swap
-from wichi.ops.shaping import reshape
+from wichi.ops.shaping import concatenate, reshape, slice_, transpose
 from wichi.trace.bodies import (
     Values,
     assign,
@@ -107,18 +107,31 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
     first, second = round_trip(body, moving, live)
     factors = _sums_of_products(second, moving, wrt_fixed, params["length"])
     plain = [i for i in moving if i not in factors]
-    sides = [side for pairs in factors.values() for pair in pairs for side in pair]
-    kept_outs = (out for i, out in zip(moving, second.outs, strict=True) if i not in factors)
-    second = dce(Graph(second.ins, second.eqns, (*kept_outs, *sides)))
-    wrt_summed = [i for i in wrt_fixed if i not in factors]
     residuals = second.ins[: len(second.ins) - len(live)]
     place = {v: i for i, v in enumerate(first.ins)}  # of residuals that are inputs of the body
     stacked = [v for v in residuals if v not in place or consts <= place[v] < consts + carries]
     kept_fixed = [v for v in residuals if place.get(v, consts) < consts]
     kept_xs = [v for v in residuals if place.get(v, -1) >= consts + carries]
-    keeping = dce(Graph(first.ins[:count], first.eqns, (*first.outs[: len(body.outs)], *stacked)))
+    # Factors that the rounds are handed anyway are there; each of the others is stacked once.
+    there = {*stacked, *kept_xs}
+    sides = list(dict.fromkeys(x for pairs in factors.values() for pair in pairs for x in pair if x[0] not in there))
+    kept_outs = (out for i, out in zip(moving, second.outs, strict=True) if i not in factors)
+    second = dce(Graph(second.ins, second.eqns, (*kept_outs, *(v for v, _ in sides))))
+    wrt_summed = [i for i in wrt_fixed if i not in factors]
+    ys = {v: i for i, v in enumerate(first.outs[: len(body.outs)]) if i >= carries}  # stacked as results anyway
+    # A carry that is also a result: what a round begins with is what the one before it has answered.
+    before = {
+        first.ins[consts + j]: ys[first.outs[j]]
+        for j in range(carries)
+        if first.ins[consts + j] in stacked and first.outs[j] in ys and params["length"]
+    }
+    more = [v for v in stacked if v not in ys and v not in before]
+    keeping = dce(Graph(first.ins[:count], first.eqns, (*first.outs[: len(body.outs)], *more)))
     results = scan(*ins, **{**params, "body": keeping})
-    outs, stacks = results[: len(body.outs)], results[len(body.outs) :]
+    outs, rest = results[: len(body.outs)], dict(zip(more, results[len(body.outs) :], strict=True))
+    for v, i in before.items():
+        rest[v] = _earlier(ins[place[v]], results[i], params["reverse"])
+    stacks = [results[ys[v]] if v in ys else rest[v] for v in stacked]
 
     def walk(*values: Any) -> list[Any]:
         held, bars, sums, stack, rows, cts = parts_of(
@@ -132,7 +145,7 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
             *[back[i] for i in wrt_init],
             *[add(total, back[i]) for i, total in zip(wrt_summed, sums, strict=True)],
             *[back[i] for i in wrt_xs],
-            *[x if number % 2 else swap(x) for number, x in enumerate(found[len(plain) :])],
+            *[swap(x) if turned else x for x, (_, turned) in zip(found[len(plain) :], sides, strict=True)],
         ]
 
     types = [v.aval._replace(weak=False) for v in body.ins]
@@ -150,11 +163,12 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
             consts=len(arrays) + len(held), carries=len(bars) + len(sums), **turn,
         )  # fmt: skip
         back = dict(zip([*wrt_init, *wrt_summed, *wrt_xs], found, strict=False))
-        rest = iter(found[len(plain) :])
+        rounds = dict(zip(sides, found[len(plain) :], strict=True))  # of each factor, those of all rounds
+        rounds |= {(v, False): x for v, x in zip(stacked, stacks, strict=True)}
+        rounds |= {(v, False): ins[place[v]] for v in kept_xs}
         for i, pairs in factors.items():
-            for _ in pairs:
-                left, right = next(rest), next(rest)  # (rounds, k, m) and (rounds, k, n)
-                product = matmul(swap(_joined(left)), _joined(right))
+            for left, right in pairs:  # (rounds, k, m) and (rounds, k, n)
+                product = matmul(swap(_joined(rounds[left])), _joined(rounds[right]))
                 back[i] = add(back[i], product) if i in back else product
         return [back[i] for i in wanted]
 
@@ -162,6 +176,16 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
 
 
 _MOST_STACKED = 1 << 26  # bytes of factors that may be kept for one product after the loop
+
+
+def _earlier(init: Any, y: Any, reverse: bool) -> Any:
+    """The stacked results of all rounds but the last, after ``init`` where there is none before."""
+    shape = shape_of(y)
+    rest = slice_(
+        y, start=(int(reverse), *[0] * (len(shape) - 1)), step=(1,) * len(shape), size=(shape[0] - 1, *shape[1:])
+    )
+    first = reshape(init, shape=(1, *shape[1:]))
+    return concatenate(rest, first, axis=0) if reverse else concatenate(first, rest, axis=0)
 
 
 def _joined(x: Any) -> Any:
@@ -173,6 +197,8 @@ def _sums_of_products(
     second: Graph, moving: Sequence[int], wrt_fixed: Sequence[int], length: int
 ) -> dict[int, list[tuple[Any, Any]]]:
     """The consts whose cotangent is a sum of matrix products in each round, with the factors of these.
+
+    A left factor (m, k) is needed as (k, m): it is the value that the round swaps for it, or (True) to be swapped.
 
     The sum over the rounds of such products is one product of the stacked factors. That pays where the factors are
     smaller than the product, and there is room for them: the weights of a recurrent network.
@@ -188,13 +214,16 @@ def _sums_of_products(
             if eqn is not None and eqn.prim is add and eqn.ins[0].aval.shape == eqn.ins[1].aval.shape:
                 waiting += eqn.ins
             elif eqn is not None and eqn.prim is matmul and eqn.outs[0].aval.ndim == 2:
-                pairs.append((eqn.ins[0], eqn.ins[1]))
+                left, right = eqn.ins
+                swapped = makers.get(left)
+                before = swapped.ins[0] if swapped is not None and swapped.prim is transpose else None
+                pairs.append(((left, True) if before is None else (before, False), (right, False)))
             else:
                 pairs = None
         if not pairs:
             continue
-        kept = sum(x.aval.size for pair in pairs for x in pair)
-        cost = kept * length * pairs[0][0].aval.dtype.itemsize
+        kept = sum(x.aval.size for pair in pairs for x, _ in pair)
+        cost = kept * length * pairs[0][0][0].aval.dtype.itemsize
         if kept <= len(pairs) * second.outs[moving.index(i)].aval.size and cost <= room:
             found[i] = pairs
             room -= cost

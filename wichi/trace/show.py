@@ -54,8 +54,8 @@ def equation(eqn: Eqn, name: Names) -> str:
 
 def operation(eqn: Eqn) -> str:
     """``sum[axes=(0,)]``"""
-    held = {name for name, _ in graphs_in(eqn)}
-    params = " ".join(f"{k}={v}" for k, v in eqn.params.items() if k not in held)
+    held = {name for name, _ in graphs_in(eqn)}  # shown below; functions have no stable text
+    params = " ".join(f"{k}={v}" for k, v in eqn.params.items() if k not in held and not callable(v) and v is not None)
     return f"{eqn.prim.name}[{params}]" if params else eqn.prim.name
 
 

@@ -7,7 +7,8 @@ inner graph and is never differentiated there, so perturbation confusion cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,9 +16,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wichi.errors import (
+    ArgumentError,
     ConditionError,
     DtypeError,
     EscapedValueError,
+    ShapeError,
 )
 from wichi.trace import frames, refusals
 from wichi.trace.boxed import Boxed, registry
@@ -26,6 +29,8 @@ from wichi.trace.primitive import Primitive, View
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
+# What traced values stand for while a rule of the user's runs that closes over them; see `standing_for`.
+_meanings: ContextVar[dict[int, Any]] = ContextVar("wichi_meanings", default={})  # noqa: B039  (never changed)
 _SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
 
 
@@ -106,6 +111,9 @@ class Trace:
         return self.builder.scalar(x, weak)
 
     def _capture(self, x: Tracer) -> Atom:
+        known = _meanings.get()
+        if known and id(x) in known:
+            return self.lift(known[id(x)])
         if not x.trace.active:
             refusals.escaped(x)
         if type(x.atom) is Const:
@@ -116,6 +124,9 @@ class Trace:
         return found[1]
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        known = _meanings.get()
+        if known and any(id(a) in known for a in args):
+            return prim(*[known.get(id(a), a) for a in args], **params)
         if not self.active:
             refusals.escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
         builder = self.builder
@@ -181,8 +192,8 @@ class Tracer(Boxed):
         part = registry.methods["__getitem__"](self, index)
         if isinstance(part, Tracer):
             parts = index if isinstance(index, tuple) else (index,)
-            if part.shape and all(p is None or p is Ellipsis or isinstance(p, slice | int) for p in parts):
-                part.looks_into(self, index)
+            if part.shape and all(map(_is_basic, parts)):
+                part.looks_into(self, (None,) if index is None else index)
             else:
                 part.base = None
         return part
@@ -193,6 +204,25 @@ class Tracer(Boxed):
         part = value if isinstance(value, Tracer) and value.base is self and value.part is index else None
         if part is None or part.seen != self.writes:  # else `x[i] += v`, which has written through already
             self.become(registry.methods["write"](self, index, value))
+
+    def combine(self, index: Any, value: Any, op: str) -> None:
+        """``numpy.ufunc.at``: as often as an index occurs."""
+        if self.base is not None:
+            self.refresh()
+        self.become(registry.methods["write"](self, index, value, op))
+
+    def overwrite(self, compute: Callable[[], Any]) -> Tracer:
+        """``out=self`` of a NumPy function: this array holds the result from now on."""
+        value = compute()
+        shape = np.shape(value) if not isinstance(value, Boxed) else value.shape
+        if shape != self.shape:
+            raise ShapeError(
+                f"out= has shape {self.shape}, and the result has shape {shape}.",
+                at=frames.describe(frames.user_where()),
+                fix="out=wichi.numpy.empty(shape of the result)",
+            )
+        self.become(registry.methods["write"](self, ..., value))
+        return self
 
     def _changed(self, name: str, other: Any) -> Tracer:
         """``x += other``: in place for arrays, as NumPy has it; a number gets a new value."""
@@ -272,7 +302,14 @@ class Tracer(Boxed):
         if self.aval.size != 1:
             raise TypeError("only size-1 arrays can be converted to Python integers")
         one = Primitive.table["reshape"](self, shape=()) if self.shape else self
-        return int(Primitive.table["cast"](one, dtype=np.dtype("i8"))._concrete("int"))
+        if type(one.atom) is Const:
+            return int(one.atom.value)
+        number = int(Primitive.table["cast"](one, dtype=np.dtype("i8"))._concrete("int"))
+        if one.dtype.kind == "f":
+            difference = Primitive.table["sub"](one, one)
+            if not Primitive.table["eq"](difference, one.dtype.type(0))._concrete("condition"):
+                raise ValueError("cannot convert a float that is nan or infinite to an integer")
+        return number
 
     def __index__(self) -> int:
         if self.aval.dtype.kind not in "iu":
@@ -302,6 +339,13 @@ class Tracer(Boxed):
         refusals.needs_plain(self)
 
 
+def _is_basic(part: Any) -> bool:
+    """Whether an index makes a view in NumPy: no arrays, and traced integers stand for NumPy's scalars."""
+    if isinstance(part, Tracer):
+        return not part.shape and part.dtype.kind in "iu"
+    return part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """What ``trace`` answers: the graph, what the function returned (of atoms), and values captured from outside."""
@@ -317,7 +361,7 @@ def trace(
     *,
     name: str = "jit",
     concretise: Concretise | None = None,
-    extra: Sequence[Atom] = (),
+    extra: Iterable[Atom] = (),
 ) -> Traced:
     """Run ``fn`` on one traced value per aval; it returns the flat list of results.
 
@@ -344,8 +388,49 @@ def trace(
 def stage_graph(fn: Callable[..., Sequence[Any]], ins: Sequence[Aval], names: tuple[str, ...] = ()) -> Graph:
     """The graph of ``fn``, a walker that runs rules on traced values. It captures nothing."""
     traced = trace(fn, ins)
-    assert not traced.captured
+    if traced.captured:
+        x = traced.captured[0]
+        raise ArgumentError(
+            "A rule of yours uses a value inside a transform that is neither an argument nor in its own closure.",
+            at=frames.describe(frames.user_where()),
+            value=refusals.made(x) if isinstance(x, Tracer) else str(x.aval),
+            fix="make it an argument, or a variable that the rule itself closes over",
+        )
     return Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
+
+
+def extended(
+    graph: Graph, fn: Callable[[Callable[[Atom], Any], Sequence[Any]], Sequence[Any]], more: Sequence[Aval]
+) -> Graph:
+    """The graph with what ``fn`` appends to its equations, and further inputs of types ``more``.
+
+    ``fn(value, inputs)`` is given a function that answers the traced value of an atom of the graph, and the further
+    inputs; it returns the outputs.
+    """
+    depth = _depth.get() + 1
+    run = Trace(depth, "jit")
+    run.builder.adopt(graph.eqns)
+    added = tuple(map(Var, more))
+    run.ins = (*graph.ins, *added)
+    known: dict[Var, Tracer] = {}
+
+    def value(atom: Atom) -> Any:
+        if type(atom) is Const:
+            return atom.value
+        found = known.get(atom)  # type: ignore[arg-type]
+        if found is None:
+            found = known[atom] = Tracer(run, atom)  # type: ignore[index]
+        return found
+
+    token, outer = _depth.set(depth), _current.set(run)
+    try:
+        outs = tuple([run.lift(x) for x in fn(value, [Tracer(run, v) for v in added])])
+    finally:
+        _depth.reset(token)
+        _current.reset(outer)
+        run.active = False
+    assert not run.captured
+    return dce(Graph(run.ins, tuple(run.builder.eqns), outs))
 
 
 def is_tracing() -> bool:
@@ -367,6 +452,23 @@ def of_its_own(x: Any) -> Any:
     if x.base is not None:
         x.refresh()
     return Tracer(x.trace, x.atom)
+
+
+@contextmanager
+def standing_for(closed_over: Sequence[Any], values: Sequence[Any]) -> Iterator[None]:
+    """Let traced values that a function closes over stand for ``values``, after their own trace too."""
+    token = _meanings.set(_meanings.get() | {id(x): v for x, v in zip(closed_over, values, strict=True)})
+    try:
+        yield
+    finally:
+        _meanings.reset(token)
+
+
+def as_view(x: Any, of: Any) -> Any:
+    """``x``, which in NumPy's eyes looks into the memory of ``of``: writes to either are refused afterwards."""
+    if isinstance(x, Tracer) and isinstance(of, Tracer) and x is not of:
+        x.looks_into(of, None)
+    return x
 
 
 def concrete(x: Any) -> Any | None:
