@@ -62,9 +62,19 @@ def to_memory(b: Builder, value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def compute(
-    b: Builder, op: str, args: Sequence[Any], dtypes: Sequence[np.dtype[Any]], dtype: np.dtype[Any], lanes: int
+    b: Builder,
+    op: str,
+    args: Sequence[Any],
+    dtypes: Sequence[np.dtype[Any]],
+    dtype: np.dtype[Any],
+    lanes: int,
+    fused: bool = False,
+    mask: Any = None,
 ) -> Any:
-    """``op(*args)``; all args are scalars (``lanes == 0``) or vectors of ``lanes``."""
+    """``op(*args)``; all args are scalars (``lanes == 0``) or vectors of ``lanes``.
+
+    ``fused``: the processor has fused multiply-adds. ``mask``: the lanes that count; what others are does not matter.
+    """
     kind = dtypes[-1]
     if op == "cast":
         return _cast(b, args[0], kind, dtype)
@@ -78,7 +88,7 @@ def compute(
     if kind.kind == "f" and op in _INTRINSICS:
         return _intrinsic(b, _INTRINSICS[op], args)
     if kind.kind == "f" and op in vecmath.FUNCTIONS:
-        return vecmath.emit(b, op, args, lambda b, xs: _library(b, _name_in_c(op, xs[0]), xs, 0))
+        return vecmath.emit(b, op, args, lambda b, xs: _library(b, _name_in_c(op, xs[0]), xs, 0), fused, mask)
     if kind.kind == "f" and op in _LIBM:
         return _library(b, _name_in_c(op, args[0]), args, lanes)
     raise AssertionError(f"no native form of {op} on {kind}")

@@ -49,22 +49,30 @@ FUNCTIONS: dict[str, Function] = {
 _WIDENED: frozenset[str] = frozenset()
 
 
-def emit(b: ir.IRBuilder, name: str, args: Sequence[Any], library: Library) -> Any:
-    """``name`` of floats or vectors of floats; ``library`` computes it by the C library."""
+def emit(b: ir.IRBuilder, name: str, args: Sequence[Any], library: Library, fused: bool, mask: Any = None) -> Any:
+    """``name`` of floats or vectors of floats.
+
+    ``library`` computes it by the C library. ``fused``: the processor has fused multiply-adds. ``mask``: the lanes that
+    count, None for all.
+    """
     kind = args[0].type
     if name in _WIDENED and format_of(kind) is not DOUBLE:
         wide = beside(kind, DOUBLE.real)
-        return b.fptrunc(emit(b, name, [b.fpext(a, wide) for a in args], library), kind)
+        return b.fptrunc(emit(b, name, [b.fpext(a, wide) for a in args], library, fused, mask), kind)
     function = FUNCTIONS[name]
-    xs = [Real(b, a) for a in args]
+    xs = [Real(b, a, fused) for a in args]
     answer = function.formula(*xs).value
     if function.special is None:
         return answer
     flags = function.special(*xs)
-    return _mended(b, name, args, answer, flags, library)
+    if mask is not None:
+        flags = b.and_(flags, mask)
+    return _mended(b, name, args, answer, flags, library, fused)
 
 
-def _mended(b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags: Any, library: Library) -> Any:
+def _mended(
+    b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags: Any, library: Library, fused: bool
+) -> Any:
     """One branch for the whole block."""
     any_flag, mask = flags, None
     if isinstance(flags.type, ir.VectorType):
@@ -73,7 +81,7 @@ def _mended(b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags:
         any_flag = b.icmp_unsigned("!=", mask, lanes(0))
     before = b.block
     with b.if_then(any_flag, likely=False):
-        function = _mending(b.module, name, answer.type, len(args), library)
+        function = _mending(b.module, name, answer.type, len(args), library, fused)
         mended = b.call(function, [*args, answer, mask] if mask is not None else args)
         rare = b.block
     out = b.phi(answer.type)
@@ -82,7 +90,7 @@ def _mended(b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags:
     return out
 
 
-def _mending(module: ir.Module, name: str, kind: Any, arity: int, library: Library) -> ir.Function:
+def _mending(module: ir.Module, name: str, kind: Any, arity: int, library: Library, fused: bool) -> ir.Function:
     """The function that mends: of the arguments alone for a number; of these, the answer and the flags for vectors."""
     vector = isinstance(kind, ir.VectorType)
     lanes = f"v{kind.count}" if vector else ""
@@ -101,7 +109,7 @@ def _mending(module: ir.Module, name: str, kind: Any, arity: int, library: Libra
     if mend is None:
         b.ret(_lane_by_lane(b, function.args, library) if vector else library(b, args))
     else:
-        careful = mend(*(Real(b, a) for a in args)).value
+        careful = mend(*(Real(b, a, fused) for a in args)).value
         if vector:
             flags = b.bitcast(function.args[-1], ir.VectorType(ir.IntType(1), kind.count))
             careful = b.select(flags, careful, function.args[-2])

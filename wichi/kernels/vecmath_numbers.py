@@ -1,8 +1,9 @@
 """Floats and their bits with Python's operators, for one number and for vectors: the formulas of vecmath read like text.
 
-Each operator is one LLVM instruction, and nothing is reordered. Only ``mul_add`` leaves LLVM a choice: one rounding
-where the processor has a fused multiply-add, two elsewhere (``llvm.fmuladd``). Formulas must hold either way; where a
-product has to be exact, factors are short enough.
+Each operator is one LLVM instruction, and nothing is reordered. What differs between processors is the fused
+multiply-add: numbers know whether there is one (``fused``). With it ``mul_add`` rounds once, and the error of a product
+is one instruction; without it ``mul_add`` rounds twice, and products are split as T. J. Dekker does ("A floating-point
+technique for extending the available precision", 1971). Formulas hold either way.
 """
 
 from __future__ import annotations
@@ -71,53 +72,70 @@ def intrinsic(b: ir.IRBuilder, name: str, *args: Any) -> Any:
 
 
 class Real:
-    """A float or a vector of floats."""
+    """A float or a vector of floats. ``fused``: the processor multiplies and adds in one instruction."""
 
-    __slots__ = ("b", "value")
+    __slots__ = ("b", "fused", "value")
 
-    def __init__(self, b: ir.IRBuilder, value: Any) -> None:
-        self.b, self.value = b, value
+    def __init__(self, b: ir.IRBuilder, value: Any, fused: bool) -> None:
+        self.b, self.value, self.fused = b, value, fused
 
     @property
     def format(self) -> Format:
         return format_of(self.value.type)
 
+    def _real(self, value: Any) -> Real:
+        return Real(self.b, value, self.fused)
+
     def like(self, number: float) -> Real:
         """``number`` in every lane."""
-        return Real(self.b, constant(self.value.type, float(number)))
+        return self._real(constant(self.value.type, float(number)))
 
     def _other(self, other: Any) -> Any:
         return other.value if isinstance(other, Real) else constant(self.value.type, float(other))
 
     def __add__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fadd(self.value, self._other(other)))
+        return self._real(self.b.fadd(self.value, self._other(other)))
 
     def __sub__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fsub(self.value, self._other(other)))
+        return self._real(self.b.fsub(self.value, self._other(other)))
 
     def __rsub__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fsub(self._other(other), self.value))
+        return self._real(self.b.fsub(self._other(other), self.value))
 
     def __mul__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fmul(self.value, self._other(other)))
+        return self._real(self.b.fmul(self.value, self._other(other)))
 
     def __truediv__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fdiv(self.value, self._other(other)))
+        return self._real(self.b.fdiv(self.value, self._other(other)))
 
     def __rtruediv__(self, other: Any) -> Real:
-        return Real(self.b, self.b.fdiv(self._other(other), self.value))
+        return self._real(self.b.fdiv(self._other(other), self.value))
 
     def __neg__(self) -> Real:
-        return Real(self.b, self.b.fneg(self.value))
+        return self._real(self.b.fneg(self.value))
 
     __radd__, __rmul__ = __add__, __mul__
 
     def mul_add(self, factor: Any, term: Any) -> Real:
-        """``self * factor + term``, rounded once or twice."""
-        return Real(self.b, intrinsic(self.b, "fmuladd", self.value, self._other(factor), self._other(term)))
+        """``self * factor + term``, rounded once where ``fused``, else twice."""
+        if not self.fused:
+            return self * factor + term
+        return self._real(intrinsic(self.b, "fma", self.value, self._other(factor), self._other(term)))
+
+    def error_of_product(self, factor: Real, product: Real) -> Real:
+        """``self * factor - product``, for the rounded product: exact, but for the last bit of Dekker's way."""
+        if self.fused:
+            return self.mul_add(factor, -product)
+        (x, x_low), (y, y_low) = self.halves(), factor.halves()
+        return ((x * y - product) + x * y_low + x_low * y) + x_low * y_low
+
+    def halves(self) -> tuple[Real, Real]:
+        """In two parts of half as many bits."""
+        head = self.head(12 if self.format.single else 27)
+        return head, self - head
 
     def sqrt(self) -> Real:
-        return Real(self.b, intrinsic(self.b, "sqrt", self.value))
+        return self._real(intrinsic(self.b, "sqrt", self.value))
 
     def __lt__(self, other: Any) -> Any:
         return self.b.fcmp_ordered("<", self.value, self._other(other))
@@ -149,15 +167,22 @@ class Real:
 
     def where(self, condition: Any, other: Any) -> Real:
         """This where ``condition`` holds, else ``other``."""
-        return Real(self.b, self.b.select(condition, self.value, self._other(other)))
+        return self._real(self.b.select(condition, self.value, self._other(other)))
+
+    def at_most(self, high: Any) -> Real:
+        """The lesser of the two; nan stays nan."""
+        return self.like(high).where(self > high, self)
+
+    def at_least(self, low: Any) -> Real:
+        """The greater of the two; nan stays nan."""
+        return self.like(low).where(self < low, self)
 
     def clipped(self, low: float, high: float) -> Real:
         """Within ``low`` and ``high``; nan stays nan."""
-        below = self.like(low).where(self < low, self)
-        return self.like(high).where(below > high, below)
+        return self.at_least(low).at_most(high)
 
     def bits(self) -> Bits:
-        return Bits(self.b, self.b.bitcast(self.value, beside(self.value.type, self.format.integer)))
+        return Bits(self.b, self.b.bitcast(self.value, beside(self.value.type, self.format.integer)), self.fused)
 
     def magnitude(self) -> Real:
         return (self.bits() & ~self.format.sign).real()
@@ -187,10 +212,13 @@ class Real:
 class Bits:
     """The bits of a float, or an integer as wide."""
 
-    __slots__ = ("b", "value")
+    __slots__ = ("b", "fused", "value")
 
-    def __init__(self, b: ir.IRBuilder, value: Any) -> None:
-        self.b, self.value = b, value
+    def __init__(self, b: ir.IRBuilder, value: Any, fused: bool) -> None:
+        self.b, self.value, self.fused = b, value, fused
+
+    def _bits(self, value: Any) -> Bits:
+        return Bits(self.b, value, self.fused)
 
     @property
     def format(self) -> Format:
@@ -200,43 +228,43 @@ class Bits:
         return other.value if isinstance(other, Bits) else constant(self.value.type, other)
 
     def __add__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.add(self.value, self._other(other)))
+        return self._bits(self.b.add(self.value, self._other(other)))
 
     def __sub__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.sub(self.value, self._other(other)))
+        return self._bits(self.b.sub(self.value, self._other(other)))
 
     def __rsub__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.sub(self._other(other), self.value))
+        return self._bits(self.b.sub(self._other(other), self.value))
 
     def __neg__(self) -> Bits:
         return 0 - self
 
     def __and__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.and_(self.value, self._other(other)))
+        return self._bits(self.b.and_(self.value, self._other(other)))
 
     def __or__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.or_(self.value, self._other(other)))
+        return self._bits(self.b.or_(self.value, self._other(other)))
 
     def __xor__(self, other: Any) -> Bits:
-        return Bits(self.b, self.b.xor(self.value, self._other(other)))
+        return self._bits(self.b.xor(self.value, self._other(other)))
 
     def __lshift__(self, count: int) -> Bits:
-        return Bits(self.b, self.b.shl(self.value, self._other(count)))
+        return self._bits(self.b.shl(self.value, self._other(count)))
 
     def __rshift__(self, count: int) -> Bits:
         """With the sign."""
-        return Bits(self.b, self.b.ashr(self.value, self._other(count)))
+        return self._bits(self.b.ashr(self.value, self._other(count)))
 
     def without_sign_shifted(self, count: int) -> Bits:
         """Right by ``count``, zeros coming in (before AVX-512 x86 has no 64-bit shift that keeps signs)."""
-        return Bits(self.b, self.b.lshr(self.value, self._other(count)))
+        return self._bits(self.b.lshr(self.value, self._other(count)))
 
     def is_zero(self) -> Any:
         return self.b.icmp_signed("==", self.value, self._other(0))
 
     def real(self) -> Real:
         """The float that has these bits."""
-        return Real(self.b, self.b.bitcast(self.value, beside(self.value.type, self.format.real)))
+        return Real(self.b, self.b.bitcast(self.value, beside(self.value.type, self.format.real)), self.fused)
 
     def to_real(self) -> Real:
         """The float equal to this integer, which must be shorter than the mantissa."""
