@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
+from wichi.kernels import vecmath_circular as circular
 from wichi.kernels import vecmath_exponential as exponential
 from wichi.kernels import vecmath_logarithm as logarithm
 from wichi.kernels.vecmath_numbers import DOUBLE, Real, beside, format_of
@@ -44,6 +45,9 @@ FUNCTIONS: dict[str, Function] = {
     "log2": Function(logarithm.log2, logarithm.is_special, logarithm.log2_anywhere),
     "log10": Function(logarithm.log10, logarithm.is_special, logarithm.log10_anywhere),
     "log1p": Function(logarithm.log1p, logarithm.log1p_is_special, logarithm.log1p_anywhere),
+    "sin": Function(circular.sin, circular.is_large),
+    "cos": Function(circular.cos, circular.is_large),
+    "tan": Function(circular.tan, circular.is_large),
 }
 # Those that have no formula of their own in float32: computed in float64, and rounded once more.
 _WIDENED: frozenset[str] = frozenset()
@@ -119,10 +123,11 @@ def _mending(module: ir.Module, name: str, kind: Any, arity: int, library: Libra
 
 def _lane_by_lane(b: ir.IRBuilder, arguments: Sequence[Any], library: Library) -> Any:
     """The answer with the flagged lanes computed by the library, one after the other."""
-    *args, answer, mask = arguments
-    kind, index = answer.type, ir.IntType(32)
-    slots = [b.alloca(kind) for _ in arguments[:-1]]
-    for slot, value in zip(slots, arguments[:-1], strict=True):
+    *given, mask = arguments
+    kind, index = given[-1].type, ir.IntType(32)
+    flags = b.bitcast(mask, ir.VectorType(ir.IntType(1), kind.count))
+    slots = [b.alloca(kind) for _ in given]
+    for slot, value in zip(slots, given, strict=True):
         b.store(value, slot)
     start = b.block
     loop, flagged, following, end = (b.append_basic_block() for _ in range(4))
@@ -130,15 +135,14 @@ def _lane_by_lane(b: ir.IRBuilder, arguments: Sequence[Any], library: Library) -
     b.position_at_end(loop)
     lane = b.phi(index)
     lane.add_incoming(index(0), start)
-    bit = b.trunc(b.lshr(mask, b.trunc(lane, mask.type) if mask.type.width < 32 else b.zext(lane, mask.type)), ir.IntType(1))
-    b.cbranch(bit, flagged, following)
+    b.cbranch(b.extract_element(flags, lane), flagged, following)
     b.position_at_end(flagged)
-    places = [b.gep(slot, [index(0), lane], inbounds=True) for slot in slots]
-    b.store(library(b, [b.load(p) for p in places[:-1]]), places[-1])
+    *places, answer = (b.gep(b.bitcast(slot, kind.element.as_pointer()), [lane], inbounds=True) for slot in slots)
+    b.store(library(b, [b.load(p) for p in places]), answer)
     b.branch(following)
     b.position_at_end(following)
     after = b.add(lane, index(1))
-    lane.add_incoming(after, b.block)
+    lane.add_incoming(after, following)
     b.cbranch(b.icmp_unsigned("<", after, index(kind.count)), loop, end)
     b.position_at_end(end)
     return b.load(slots[-1])

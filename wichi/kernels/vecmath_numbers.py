@@ -129,6 +129,13 @@ class Real:
         (x, x_low), (y, y_low) = self.halves(), factor.halves()
         return ((x * y - product) + x * y_low + x_low * y) + x_low * y_low
 
+    def less_product(self, x: Real, y: Real) -> Real:
+        """``self - x * y``, where that is small beside ``self``: rounded once, but for the last bit of Dekker's way."""
+        if self.fused:
+            return (-x).mul_add(y, self)
+        product = x * y
+        return (self - product) - x.error_of_product(y, product)
+
     def halves(self) -> tuple[Real, Real]:
         """In two parts of half as many bits."""
         head = self.head(12 if self.format.single else 27)
@@ -288,3 +295,17 @@ def scaled(x: Real, k: Bits) -> Real:
     """``x * 2**k``, in two steps so that subnormal and overflowing results round once and come out right."""
     half = k >> 1
     return x * half.power_of_two() * (k - half).power_of_two()
+
+
+def sum_in_two(large: Real, small: Real) -> tuple[Real, Real]:
+    """The sum, and exactly what its rounding lost; ``small`` must not be the larger one (Dekker 1971)."""
+    total = large + small
+    return total, small - (total - large)
+
+
+def quotient(top: Real, top_low: Real, bottom: Real, bottom_low: Real) -> Real:
+    """``(top + top_low) / (bottom + bottom_low)``, nearly as if rounded once; one division."""
+    inverse = 1.0 / bottom
+    first = top * inverse
+    rest = top.less_product(first, bottom) + (top_low - first * bottom_low)
+    return rest.mul_add(inverse, first)
