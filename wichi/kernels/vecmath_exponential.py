@@ -205,14 +205,25 @@ _TANH_SINGLE = (-0.3333328068256378, 0.13331405818462372, -0.05373651534318924, 
 
 
 def tanh(x: Real) -> Real:
-    """A rational function near zero, ``1 - 2 / (exp(2|x|) + 1)`` elsewhere; one division for both."""
+    """A rational function near zero, ``1 - 2 / (exp(2|x|) + 1)`` elsewhere; one division for both.
+
+    Written so that few steps wait for each other, as in a recurrent network steps do: the constants of exp are those of
+    half an exponent, and what chooses between the two is known before the exponential is.
+    """
+    f, constants = x.format, _constants(x)
     a = x.magnitude()
-    a = a.like(22.0).where(a > 22.0, a)
-    z, small = a * a, a < 0.625
-    if x.format.single:
+    small, large = a < 0.55, a > 20.0
+    high, low = constants.ln2
+    shifted = a.mul_add(2.0 * _LOG2_E, f.magic)
+    n = shifted - f.magic
+    r = n.mul_add(-0.5 * low, n.mul_add(-0.5 * high, a))
+    less_one = r.series(r + r, *(c * 2.0 ** (i + 2) for i, c in enumerate(constants.exp)))
+    power = shifted.bits().power_of_two()
+    z = a * a
+    if f.single:
         near = (a * z).mul_add(z.polynomial(*_TANH_SINGLE), a)
-        far = 1.0 - 2.0 / (exp(a + a) + 1.0)
-        return near.where(small, far).signed_like(x)
-    top = (a * z * z.polynomial(*_TANH_P)).where(small, 2.0)
-    q = top / z.polynomial(*_TANH_Q).where(small, exp(a + a) + 1.0)
-    return (a + q).where(small, 1.0 - q).signed_like(x)
+        far = 1.0 - 2.0 / power.mul_add(less_one, power + 1.0)
+        return near.where(small, x.like(1.0).where(large, far)).signed_like(x)
+    top = (a * z * z.polynomial(*_TANH_P)).where(small, -2.0)
+    bottom = x.like(0.0).where(small, power).mul_add(less_one, z.polynomial(*_TANH_Q).where(small, power + 1.0))
+    return x.like(1.0).where(large, a.where(small, 1.0) + top / bottom).signed_like(x)

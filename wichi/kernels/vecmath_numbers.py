@@ -8,6 +8,7 @@ technique for extending the available precision", 1971). Formulas hold either wa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -206,13 +207,24 @@ class Real:
         return (self.bits() & -(1 << cut)).real()
 
     def polynomial(self, *coefficients: float) -> Real:
-        """``c0 + c1 x + c2 x**2 + ...`` by Estrin's scheme: pairs first, so that few steps wait for each other."""
-        terms: list[Any] = list(coefficients)
+        """``c0 + c1 x + c2 x**2 + ...``"""
+        return self._estrin([*coefficients])
+
+    def series(self, first: Real, *coefficients: float) -> Real:
+        """``first + c0 x**2 + c1 x**3 + ...``"""
+        return self._estrin([first, 0.0, *coefficients])
+
+    def _estrin(self, terms: list[Any]) -> Real:
+        """By G. Estrin's scheme (1960): neighbours first, so that few steps wait for each other; powers before them."""
         power = self
         while len(terms) > 1:
-            pairs: list[Any] = [power.mul_add(terms[i + 1], terms[i]) for i in range(0, len(terms) - 1, 2)]
+            following = power * power if len(terms) > 2 else power
+            pairs: list[Any] = [
+                power.mul_add(high, low) if isinstance(high, Real) or high else low
+                for low, high in zip(terms[::2], terms[1::2], strict=False)
+            ]
             terms = pairs + terms[len(pairs) * 2 :]
-            power = power * power if len(terms) > 1 else power
+            power = following
         return terms[0]
 
 

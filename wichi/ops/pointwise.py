@@ -139,12 +139,12 @@ arctanh = elementwise("arctanh", np.arctanh, lambda out, x: 1 / (1 - square(x)),
 # --- named functions of statistics and learning ------------------------------------------------------------------
 def _sigmoid(x: Any) -> Any:
     e = np.exp(-np.abs(x))  # never overflows; both forms keep full relative accuracy on their side
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+    return (np.where(x >= 0, x.dtype.type(1), e) / (1 + e)).astype(x.dtype)
 
 
 def _sigmoid_kernel(k: Any, x: Any) -> Any:
     e = k.exp(-k.abs(x))
-    return k.select(k.ge(x, 0), 1 / (1 + e), e / (1 + e))
+    return k.select(k.ge(x, 0), 1, e) / (1 + e)
 
 
 sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: out * (1 - out), kernel=_sigmoid_kernel, dtypes="fe")
