@@ -18,36 +18,41 @@ from llvmlite import ir
 from wichi.kernels import vecmath_circular as circular
 from wichi.kernels import vecmath_exponential as exponential
 from wichi.kernels import vecmath_logarithm as logarithm
+from wichi.kernels import vecmath_power as power
 from wichi.kernels.vecmath_numbers import DOUBLE, Real, beside, format_of
 
 Library = Callable[[ir.IRBuilder, Sequence[Any]], Any]
 
 
 class Function(NamedTuple):
-    """``formula(*xs)``, but for the lanes where ``special(*xs)`` holds: these are ``mend(*xs)``.
+    """``formula(*xs)`` answers the value and the lanes where it does not hold (None: it holds everywhere).
 
-    ``mend`` None: the C library, lane by lane.
+    These are ``mend(*xs)``; ``mend`` None: the C library, lane by lane.
     """
 
-    formula: Callable[..., Real]
-    special: Callable[..., Any] | None = None
+    formula: Callable[..., tuple[Real, Any]]
     mend: Callable[..., Real] | None = None
 
 
+def _function(formula: Callable[..., Real], special: Callable[..., Any] | None = None, mend: Any = None) -> Function:
+    return Function(lambda *xs: (formula(*xs), special(*xs) if special is not None else None), mend)
+
+
 FUNCTIONS: dict[str, Function] = {
-    "exp": Function(exponential.exp, exponential.exp_is_special, exponential.exp_anywhere),
-    "exp2": Function(exponential.exp2, exponential.is_extreme2, exponential.exp2_anywhere),
-    "expm1": Function(exponential.expm1, exponential.expm1_is_special, exponential.exp_anywhere),
-    "sinh": Function(exponential.sinh, exponential.is_extreme, exponential.sinh_anywhere),
-    "cosh": Function(exponential.cosh, exponential.is_extreme, exponential.cosh_anywhere),
-    "tanh": Function(exponential.tanh),
-    "log": Function(logarithm.log, logarithm.is_special, logarithm.log_anywhere),
-    "log2": Function(logarithm.log2, logarithm.is_special, logarithm.log2_anywhere),
-    "log10": Function(logarithm.log10, logarithm.is_special, logarithm.log10_anywhere),
-    "log1p": Function(logarithm.log1p, logarithm.log1p_is_special, logarithm.log1p_anywhere),
-    "sin": Function(circular.sin, circular.is_large),
-    "cos": Function(circular.cos, circular.is_large),
-    "tan": Function(circular.tan, circular.is_large),
+    "exp": _function(exponential.exp, exponential.exp_is_special, exponential.exp_anywhere),
+    "exp2": _function(exponential.exp2, exponential.is_extreme2, exponential.exp2_anywhere),
+    "expm1": _function(exponential.expm1, exponential.expm1_is_special, exponential.exp_anywhere),
+    "sinh": _function(exponential.sinh, exponential.is_extreme, exponential.sinh_anywhere),
+    "cosh": _function(exponential.cosh, exponential.is_extreme, exponential.cosh_anywhere),
+    "tanh": _function(exponential.tanh),
+    "log": _function(logarithm.log, logarithm.is_special, logarithm.log_anywhere),
+    "log2": _function(logarithm.log2, logarithm.is_special, logarithm.log2_anywhere),
+    "log10": _function(logarithm.log10, logarithm.is_special, logarithm.log10_anywhere),
+    "log1p": _function(logarithm.log1p, logarithm.log1p_is_special, logarithm.log1p_anywhere),
+    "sin": _function(circular.sin, circular.is_large),
+    "cos": _function(circular.cos, circular.is_large),
+    "tan": _function(circular.tan, circular.is_large),
+    "pow": Function(power.pow_, power.pow_anywhere),
 }
 # Those that have no formula of their own in float32: computed in float64, and rounded once more.
 _WIDENED: frozenset[str] = frozenset()
@@ -65,13 +70,12 @@ def emit(b: ir.IRBuilder, name: str, args: Sequence[Any], library: Library, fuse
         return b.fptrunc(emit(b, name, [b.fpext(a, wide) for a in args], library, fused, mask), kind)
     function = FUNCTIONS[name]
     xs = [Real(b, a, fused) for a in args]
-    answer = function.formula(*xs).value
-    if function.special is None:
-        return answer
-    flags = function.special(*xs)
+    answer, flags = function.formula(*xs)
+    if flags is None:
+        return answer.value
     if mask is not None:
         flags = b.and_(flags, mask)
-    return _mended(b, name, args, answer, flags, library, fused)
+    return _mended(b, name, args, answer.value, flags, library, fused)
 
 
 def _mended(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from wichi.kernels.vecmath_numbers import DOUBLE, Bits, Real, beside, quotient, sum_in_two
+from wichi.kernels.vecmath_numbers import Bits, Real, beside, narrowed, widened
+from wichi.kernels.vecmath_pairs import added
 
 
 class Constants(NamedTuple):
@@ -61,13 +62,12 @@ class Angle(NamedTuple):
 
 def reduced(a: Real) -> Angle:
     """Of a number that is not negative."""
-    f, b, kind = a.format, a.b, a.value.type
+    f = a.format
     if f.single and not a.fused:
-        wide = reduced(Real(b, b.fpext(a.value, beside(kind, DOUBLE.real)), a.fused))
-        quadrant = Bits(b, b.trunc(wide.quadrant.value, beside(kind, f.integer)), a.fused)
-        r = b.fptrunc(wide.r.value, kind)
-        lost = wide.r - Real(b, b.fpext(r, wide.r.value.type), a.fused)
-        return Angle(quadrant, Real(b, r, a.fused), Real(b, b.fptrunc(lost.value, kind), a.fused))
+        wide = reduced(widened(a))
+        r = narrowed(wide.r)
+        quadrant = Bits(a.b, a.b.trunc(wide.quadrant.value, beside(a.value.type, f.integer)), a.fused)
+        return Angle(quadrant, r, narrowed(wide.r - widened(r)))
     shifted = a.mul_add(_TWO_OVER_PI, f.magic)
     n = shifted - f.magic
     first, second, third = _constants(a).half_pi if a.fused else _HALF_PI
@@ -121,9 +121,7 @@ def cos(x: Real) -> Real:
 def tan(x: Real) -> Real:
     """The sine by the cosine, or in every other quadrant the cosine by the sine, negative."""
     angle = reduced(x.magnitude())
-    sine, cosine, even = sum_in_two(*sine_of(angle)), sum_in_two(*cosine_of(angle)), angle.is_even()
-    top = [s.where(even, c) for s, c in zip(sine, cosine, strict=True)]
-    bottom = [c.where(even, s) for s, c in zip(sine, cosine, strict=True)]
-    answer = quotient(*top, *bottom)
+    sine, cosine, even = added(*sine_of(angle)), added(*cosine_of(angle)), angle.is_even()
+    answer = (sine.where(even, cosine) / cosine.where(even, sine)).rounded()
     sign = ((angle.quadrant << (x.format.integer.width - 1)) ^ x.bits()) & x.format.sign
     return (answer.bits() ^ sign).real()

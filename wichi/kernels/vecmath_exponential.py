@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from wichi.kernels.vecmath_numbers import Bits, Real, rounded, scaled
+from wichi.kernels.vecmath_numbers import Bits, Real, rounded, scaled, times_power
 
 
 class Constants(NamedTuple):
@@ -71,10 +71,6 @@ class Split(NamedTuple):
         """``2**k``, where that is a normal number."""
         return self.k.power_of_two()
 
-    def times_power(self, x: Real) -> Real:
-        """``x * 2**k``, where both are normal numbers."""
-        return (x.bits() + (self.k << x.format.mantissa)).real()
-
 
 def split(x: Real) -> Split:
     f = x.format
@@ -93,7 +89,7 @@ def exp_of_rest(r: Real) -> Real:
 def exp(x: Real) -> Real:
     """Within ``limit``, and 0 where that is the answer: masks of attention are full of exp(-1e9)."""
     s = split(x)
-    return x.like(0.0).where(_vanishes(x), s.times_power(exp_of_rest(s.r)))
+    return x.like(0.0).where(_vanishes(x), times_power(exp_of_rest(s.r), s.k))
 
 
 def _vanishes(x: Real) -> Any:
@@ -120,7 +116,7 @@ def exp2(x: Real) -> Real:
     """Within ``limit2``."""
     bits, n = rounded(x)
     r = (x - n) * _LN2
-    return Split(bits, r, r).times_power(exp_of_rest(r))
+    return times_power(exp_of_rest(r), bits)
 
 
 def is_extreme2(x: Real) -> Any:

@@ -48,13 +48,18 @@ class Fraction(NamedTuple):
     rest: Real
 
 
-def fraction(x: Real) -> Fraction:
-    """Of a positive normal number."""
+def significand(x: Real) -> tuple[Bits, Real]:
+    """``k`` and ``m`` of a positive normal number: ``x == m * 2**k``, and ``m`` lies between sqrt(1/2) and sqrt(2)."""
     f = x.format
     half, one = (0x3F3504F3, 0x3F800000) if f.single else (0x3FE6A09E00000000, 0x3FF0000000000000)
     bits = x.bits() + (one - half)
     exponent = bits.without_sign_shifted(f.mantissa) - f.bias
-    m = ((bits & (1 << f.mantissa) - 1) + half).real()
+    return exponent, ((bits & (1 << f.mantissa) - 1) + half).real()
+
+
+def fraction(x: Real) -> Fraction:
+    """Of a positive normal number."""
+    exponent, m = significand(x)
     return Fraction(exponent, exponent.to_real(), m - 1.0, *of_one_plus(m - 1.0))
 
 

@@ -281,6 +281,9 @@ class Bits:
     def is_zero(self) -> Any:
         return self.b.icmp_signed("==", self.value, self._other(0))
 
+    def is_negative(self) -> Any:
+        return self.b.icmp_signed("<", self.value, self._other(0))
+
     def real(self) -> Real:
         """The float that has these bits."""
         return Real(self.b, self.b.bitcast(self.value, beside(self.value.type, self.format.real)), self.fused)
@@ -303,21 +306,22 @@ def rounded(x: Real) -> tuple[Bits, Real]:
     return shifted.bits(), shifted - f.magic
 
 
+def times_power(x: Real, k: Bits) -> Real:
+    """``x * 2**k``, where both are normal numbers; of ``k`` only the low bits count."""
+    return (x.bits() + (k << x.format.mantissa)).real()
+
+
 def scaled(x: Real, k: Bits) -> Real:
     """``x * 2**k``, in two steps so that subnormal and overflowing results round once and come out right."""
     half = k >> 1
     return x * half.power_of_two() * (k - half).power_of_two()
 
 
-def sum_in_two(large: Real, small: Real) -> tuple[Real, Real]:
-    """The sum, and exactly what its rounding lost; ``small`` must not be the larger one (Dekker 1971)."""
-    total = large + small
-    return total, small - (total - large)
+def widened(x: Real) -> Real:
+    """In float64."""
+    return Real(x.b, x.b.fpext(x.value, beside(x.value.type, _F64)), x.fused) if x.format.single else x
 
 
-def quotient(top: Real, top_low: Real, bottom: Real, bottom_low: Real) -> Real:
-    """``(top + top_low) / (bottom + bottom_low)``, nearly as if rounded once; one division."""
-    inverse = 1.0 / bottom
-    first = top * inverse
-    rest = top.less_product(first, bottom) + (top_low - first * bottom_low)
-    return rest.mul_add(inverse, first)
+def narrowed(x: Real) -> Real:
+    """In float32."""
+    return Real(x.b, x.b.fptrunc(x.value, beside(x.value.type, _F32)), x.fused)
