@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
+from wichi.kernels import vecmath_arc as arc
 from wichi.kernels import vecmath_circular as circular
 from wichi.kernels import vecmath_exponential as exponential
 from wichi.kernels import vecmath_logarithm as logarithm
@@ -52,6 +53,10 @@ FUNCTIONS: dict[str, Function] = {
     "sin": _function(circular.sin, circular.is_large),
     "cos": _function(circular.cos, circular.is_large),
     "tan": _function(circular.tan, circular.is_large),
+    "arctan": _function(arc.atan),
+    "arctan2": _function(arc.atan2, arc.atan2_is_special, arc.atan2_anywhere),
+    "arcsin": _function(arc.asin),
+    "arccos": _function(arc.acos),
     "pow": Function(power.pow_, power.pow_anywhere),
 }
 # Those that have no formula of their own in float32: computed in float64, and rounded once more.
