@@ -18,6 +18,7 @@ from llvmlite import ir
 from wichi.kernels import vecmath_arc as arc
 from wichi.kernels import vecmath_circular as circular
 from wichi.kernels import vecmath_exponential as exponential
+from wichi.kernels import vecmath_hyperbolic as hyperbolic
 from wichi.kernels import vecmath_logarithm as logarithm
 from wichi.kernels import vecmath_power as power
 from wichi.kernels.vecmath_numbers import DOUBLE, Real, beside, format_of
@@ -43,9 +44,9 @@ FUNCTIONS: dict[str, Function] = {
     "exp": _function(exponential.exp, exponential.exp_is_special, exponential.exp_anywhere),
     "exp2": _function(exponential.exp2, exponential.is_extreme2, exponential.exp2_anywhere),
     "expm1": _function(exponential.expm1, exponential.expm1_is_special, exponential.exp_anywhere),
-    "sinh": _function(exponential.sinh, exponential.is_extreme, exponential.sinh_anywhere),
-    "cosh": _function(exponential.cosh, exponential.is_extreme, exponential.cosh_anywhere),
-    "tanh": _function(exponential.tanh),
+    "sinh": _function(hyperbolic.sinh, exponential.is_extreme, hyperbolic.sinh_anywhere),
+    "cosh": _function(hyperbolic.cosh, exponential.is_extreme, hyperbolic.cosh_anywhere),
+    "tanh": _function(hyperbolic.tanh),
     "log": _function(logarithm.log, logarithm.is_special, logarithm.log_anywhere),
     "log2": _function(logarithm.log2, logarithm.is_special, logarithm.log2_anywhere),
     "log10": _function(logarithm.log10, logarithm.is_special, logarithm.log10_anywhere),
@@ -57,6 +58,10 @@ FUNCTIONS: dict[str, Function] = {
     "arctan2": _function(arc.atan2, arc.atan2_is_special, arc.atan2_anywhere),
     "arcsin": _function(arc.asin),
     "arccos": _function(arc.acos),
+    "arcsinh": _function(hyperbolic.arcsinh, hyperbolic.arcsinh_is_special, hyperbolic.arcsinh_anywhere),
+    "arccosh": _function(hyperbolic.arccosh, hyperbolic.arccosh_is_special, hyperbolic.arccosh_anywhere),
+    "arctanh": _function(hyperbolic.arctanh, hyperbolic.arctanh_is_special, hyperbolic.arctanh_anywhere),
+    "cbrt": _function(power.cbrt, power.cbrt_is_special, power.cbrt_anywhere),
     "pow": Function(power.pow_, power.pow_anywhere),
 }
 # Those that have no formula of their own in float32: computed in float64, and rounded once more.

@@ -1,4 +1,4 @@
-"""exp, exp2, expm1, sinh, cosh and tanh.
+"""exp, exp2 and expm1.
 
 All split ``x == k ln2 + r`` with ``|r| <= ln2 / 2`` (W. J. Cody and W. Waite, Software Manual for the Elementary
 Functions, 1980) and put ``2**k`` together from bits. The coefficients are minimax ones (``tools/minimax.py``).
@@ -23,8 +23,6 @@ class Constants(NamedTuple):
     ends: tuple[float, float]  # exp is 0 below, infinite above
     exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2
     expm1: tuple[float, ...]  # as for exp, with the error of expm1
-    sinh: tuple[float, ...]  # (sinh(r) / r - 1) / r**2 by r**2, |r| <= 1
-    cosh: tuple[float, ...]  # (cosh(r) - 1) / r**2 by r**2
 
 
 _DOUBLE = Constants(
@@ -38,10 +36,6 @@ _DOUBLE = Constants(
     expm1=(0.5, 0.16666666666666677, 0.04166666666666669, 0.008333333333321773, 0.0013888888888886537,
            0.0001984126988534894, 2.480158729555123e-05, 2.755724520756836e-06, 2.7557315166887896e-07,
            2.5108648513386736e-08, 2.0898181224055145e-09),
-    sinh=(0.16666666666666669, 0.008333333333332912, 0.0001984126984159342, 2.7557319106750125e-06,
-          2.505213100053114e-08, 1.6056658957816426e-10, 7.776608924607928e-13),
-    cosh=(0.5000000000000012, 0.041666666666519296, 0.0013888888946092404, 2.4801490827451875e-05,
-          2.763098441389934e-07),
 )  # fmt: skip
 _SINGLE = Constants(
     ln2=(0.693359375, -2.12194440e-4),
@@ -50,13 +44,11 @@ _SINGLE = Constants(
     ends=(-104.0, 90.0),
     exp=(0.4999999403953552, 0.1666652262210846, 0.04166829213500023, 0.008368532173335552, 0.0013818296138197184),
     expm1=(0.4999999701976776, 0.1666654646396637, 0.04166744649410248, 0.008366248570382595, 0.0013869658578187227),
-    sinh=(0.1666666716337204, 0.00833331048488617, 0.00019842895562760532, 2.7822129595733713e-06),
-    cosh=(0.5, 0.041666459292173386, 0.0013935451861470938),
 )
-_LOG2_E, _LN2 = 1.44269504088896338700, 0.69314718055994530942
+LOG2_E, _LN2 = 1.44269504088896338700, 0.69314718055994530942
 
 
-def _constants(x: Real) -> Constants:
+def constants(x: Real) -> Constants:
     return _SINGLE if x.format.single else _DOUBLE
 
 
@@ -74,8 +66,8 @@ class Split(NamedTuple):
 
 def split(x: Real) -> Split:
     f = x.format
-    high, low = _constants(x).ln2
-    shifted = x.mul_add(_LOG2_E, f.magic)
+    high, low = constants(x).ln2
+    shifted = x.mul_add(LOG2_E, f.magic)
     n = shifted - f.magic
     rest = n.mul_add(-high, x)
     r = n.mul_add(-low, rest)
@@ -83,7 +75,7 @@ def split(x: Real) -> Split:
 
 
 def exp_of_rest(r: Real) -> Real:
-    return (r * r).mul_add(r.polynomial(*_constants(r).exp), r) + 1.0
+    return (r * r).mul_add(r.polynomial(*constants(r).exp), r) + 1.0
 
 
 def exp(x: Real) -> Real:
@@ -93,7 +85,7 @@ def exp(x: Real) -> Real:
 
 
 def _vanishes(x: Real) -> Any:
-    return x < _constants(x).ends[0]
+    return x < constants(x).ends[0]
 
 
 def exp_is_special(x: Real) -> Any:
@@ -103,11 +95,11 @@ def exp_is_special(x: Real) -> Any:
 
 def is_extreme(x: Real) -> Any:
     """Whether exp(x) or exp(-x) might not be a normal number, or x is nan."""
-    return x.magnitude().beyond(_constants(x).limit)
+    return x.magnitude().beyond(constants(x).limit)
 
 
 def exp_anywhere(x: Real) -> Real:
-    x = x.clipped(*_constants(x).ends)
+    x = x.clipped(*constants(x).ends)
     s = split(x)
     return scaled(exp_of_rest(s.r), s.k - x.format.magic_bits)
 
@@ -120,7 +112,7 @@ def exp2(x: Real) -> Real:
 
 
 def is_extreme2(x: Real) -> Any:
-    return x.magnitude().beyond(_constants(x).limit2)
+    return x.magnitude().beyond(constants(x).limit2)
 
 
 def exp2_anywhere(x: Real) -> Real:
@@ -132,7 +124,7 @@ def exp2_anywhere(x: Real) -> Real:
 
 def _expm1_of_rest(s: Split) -> Real:
     r = s.r
-    return r + (r * r).mul_add(r.polynomial(*_constants(r).expm1), r.mul_add(s.lost, s.lost))
+    return r + (r * r).mul_add(r.polynomial(*constants(r).expm1), r.mul_add(s.lost, s.lost))
 
 
 def expm1(x: Real) -> Real:
@@ -143,83 +135,4 @@ def expm1(x: Real) -> Real:
 
 
 def expm1_is_special(x: Real) -> Any:
-    return x.beyond(_constants(x).limit)
-
-
-def _halves(x: Real, k: Bits) -> tuple[Real, Real]:
-    """``2**(k-1)`` and ``2**(-k-1)``."""
-    f = x.format
-    up = (k + (f.bias - 1)) << f.mantissa
-    down = ((f.bias - 1) - k) << f.mantissa
-    return up.real(), down.real()
-
-
-def _sinh_of_rest(r: Real) -> Real:
-    z = r * r
-    return (r * z).mul_add(z.polynomial(*_constants(r).sinh), r)
-
-
-def _cosh_of_rest_less_one(r: Real) -> Real:
-    z = r * r
-    return z * z.polynomial(*_constants(r).cosh)
-
-
-def sinh(x: Real) -> Real:
-    """``sinh(r) (2**k + 2**-k) / 2 + cosh(r) (2**k - 2**-k) / 2``, within ``limit``; up to 1, k is 0."""
-    a = x.magnitude()
-    s, small = split(a), a < 1.0
-    up, down = _halves(x, s.k)
-    r = a.where(small, s.r)
-    near = _sinh_of_rest(r)
-    far = up + (up + down).mul_add(near, (up - down).mul_add(_cosh_of_rest_less_one(s.r), -down))
-    return near.where(small, far).signed_like(x)
-
-
-def cosh(x: Real) -> Real:
-    """``cosh(r) (2**k + 2**-k) / 2 + sinh(r) (2**k - 2**-k) / 2``, within ``limit``."""
-    s = split(x.magnitude())
-    up, down = _halves(x, s.k)
-    return up + (up - down).mul_add(_sinh_of_rest(s.r), (up + down).mul_add(_cosh_of_rest_less_one(s.r), down))
-
-
-def cosh_anywhere(x: Real) -> Real:
-    """What ``cosh`` leaves, where exp(-|x|) is nothing."""
-    x = x.magnitude().clipped(*_constants(x).ends)
-    s = split(x)
-    return scaled(exp_of_rest(s.r) * 0.5, s.k - x.format.magic_bits)
-
-
-def sinh_anywhere(x: Real) -> Real:
-    return cosh_anywhere(x).signed_like(x)
-
-
-# S. L. Moshier, Cephes (https://www.netlib.org/cephes), tanh.c: tanh(x) = x + x z P(z) / Q(z), z = x**2, |x| < 0.625.
-_TANH_P = (-1.61468768441708447952e03, -9.92877231001918586564e01, -9.64399179425052238628e-01)
-_TANH_Q = (4.84406305325125486048e03, 2.23548839060100448583e03, 1.12811678491632931402e02, 1.0)
-_TANH_SINGLE = (-0.3333328068256378, 0.13331405818462372, -0.05373651534318924, 0.02062816731631756,
-                -0.005692296661436558)  # fmt: skip
-
-
-def tanh(x: Real) -> Real:
-    """A rational function near zero, ``1 - 2 / (exp(2|x|) + 1)`` elsewhere; one division for both.
-
-    Written so that few steps wait for each other, as in a recurrent network steps do: the constants of exp are those of
-    half an exponent, and what chooses between the two is known before the exponential is.
-    """
-    f, constants = x.format, _constants(x)
-    a = x.magnitude()
-    small, large = a < 0.55, a > 20.0
-    high, low = constants.ln2
-    shifted = a.mul_add(2.0 * _LOG2_E, f.magic)
-    n = shifted - f.magic
-    r = n.mul_add(-0.5 * low, n.mul_add(-0.5 * high, a))
-    less_one = r.series(r + r, *(c * 2.0 ** (i + 2) for i, c in enumerate(constants.exp)))
-    power = shifted.bits().power_of_two()
-    z = a * a
-    if f.single:
-        near = (a * z).mul_add(z.polynomial(*_TANH_SINGLE), a)
-        far = 1.0 - 2.0 / power.mul_add(less_one, power + 1.0)
-        return near.where(small, x.like(1.0).where(large, far)).signed_like(x)
-    top = (a * z * z.polynomial(*_TANH_P)).where(small, -2.0)
-    bottom = x.like(0.0).where(small, power).mul_add(less_one, z.polynomial(*_TANH_Q).where(small, power + 1.0))
-    return x.like(1.0).where(large, a.where(small, 1.0) + top / bottom).signed_like(x)
+    return x.beyond(constants(x).limit)

@@ -29,6 +29,11 @@ _LOG2_SHORT = (1.4426950408865724, -0.721347520327476, 0.4808983488042275, -0.36
                -0.14249812279993737, 0.13027538522249588, -0.13463172098922055, 0.1325149049653108,
                -0.06973868641216953)  # fmt: skip
 _ENDS = 1100.0
+# m**(-1/3), m between sqrt(1/2) and sqrt(2), and the factors of 2**(-1/3), 1 and 2**(1/3).
+_CBRT = (1.9991756315625997, -2.4859449183181943, 2.792260832903254, -1.8981819003212101, 0.700763040006984,
+         -0.10806883849561834)  # fmt: skip
+_CBRT_SINGLE = (1.730715274810791, -1.2857487201690674, 0.7133570909500122, -0.15854500234127045)
+_THIRDS = (1.2599210498948732, 1.0, 0.7937005259840998)
 
 
 def _log2(x: Real) -> Pair:
@@ -110,3 +115,33 @@ def _log2_anywhere(x: Real) -> Pair:
     high = log.high - x.like(shift).where(subnormal, 0.0)
     high = x.where(x.beyond(x.format.largest), high)
     return Pair(x.like(-float("inf")).where(x.equals(0.0), high), log.low)
+
+
+def cbrt(x: Real) -> Real:
+    """Of a normal number: ``x == m 2**j 2**(3n)``, and m**(-1/3) is bettered by two steps that do not divide."""
+    f, a = x.format, x.magnitude()
+    exponent, m = significand(a)
+    e = exponent.to_real()
+    shifted = e.mul_add(1.0 / 3.0, f.magic)
+    j, n = (shifted - f.magic).mul_add(-3.0, e), shifted.bits()  # j is -1, 0 or 1
+    small, same, large = _THIRDS
+    r = m.polynomial(*(_CBRT_SINGLE if f.single else _CBRT)) * x.like(small).where(j < -0.5, x.like(large).where(j > 0.5, same))
+    number, square = times_power(m, exponent - (n + n + n)), r * r
+    y = number * square
+    error = 1.0 - y * r
+    y = (y * error).mul_add(2.0 / 3.0 if f.single else error.mul_add(5.0 / 9.0, 2.0 / 3.0), y)
+    high, low = Pair.product(y, y)
+    left = number.less_product(high, y) - low * y
+    answer = times_power(left.mul_add(square * (1.0 / 3.0), y), n)
+    return a.where(a.equals(0.0), answer).signed_like(x)
+
+
+def cbrt_is_special(x: Real) -> Any:
+    a = x.magnitude()
+    return x.b.and_(a.outside(x.format.tiny, x.format.largest), x.b.not_(a.equals(0.0)))
+
+
+def cbrt_anywhere(x: Real) -> Real:
+    """Of a subnormal number, or infinity or nan, which stay themselves."""
+    shift = 18 if not x.format.single else 8
+    return x.where(x.magnitude().beyond(x.format.largest), cbrt(x * 2.0 ** (3 * shift)) * 2.0**-shift)
