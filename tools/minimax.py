@@ -11,14 +11,12 @@ one is made good by those after it. Needs mpmath and SciPy.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from mpmath import mp, mpf
-from numpy.polynomial import chebyshev
 from scipy.optimize import linprog
 
 mp.dps = 50
@@ -44,11 +42,10 @@ class Fit:
     """The values on a grid, and the coefficients as they stand."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self.low, self.high, self.degree = mpf(wanted.low), mpf(wanted.high), wanted.degree
+        low, high = mpf(wanted.low), mpf(wanted.high)
         count = 40 * (wanted.degree + 2)
         steps = [-mp.cos(mp.pi * (i + mpf(1) / 3) / (count + 1)) for i in range(count + 1)]
-        self.steps = np.array([float(s) for s in steps])
-        self.grid = [(self.low + self.high) / 2 + (self.high - self.low) / 2 * s for s in steps]
+        self.grid = [(low + high) / 2 + (high - low) / 2 * s for s in steps]
         self.values = [wanted.function(t) for t in self.grid]
         self.weights = [wanted.weight(t) for t in self.grid]
         self.coefficients = [mpf(c) for c in wanted.fixed] + [mpf(0)] * (wanted.degree + 1 - len(wanted.fixed))
@@ -64,39 +61,49 @@ class Fit:
 
     def improve(self, first: int, rounds: int) -> None:
         """Fit the coefficients from ``first`` on."""
-        size = self.degree + 1 - first
+        size = len(self.coefficients) - first
         if not size:
             return
-        # Chebyshev polynomials times t**first: a basis that keeps the program well conditioned.
-        basis = chebyshev.chebvander(self.steps, size - 1)
-        scale = max(abs(self.low), abs(self.high))
-        factors = np.array([float(w * (t / scale) ** first) for w, t in zip(self.weights, self.grid, strict=True)])
-        basis *= factors[:, None]
-        power = [chebyshev.cheb2poly([0] * j + [1]) for j in range(size)]
+        basis, mix = self._orthogonal(first)
+        columns = np.array([[float(x) for x in column] for column in basis]).T
+        ones = np.ones((len(columns), 1))
         for _ in range(rounds):
             errors = self.errors()
             largest = max(map(abs, errors))
             left = np.array([float(e / largest) for e in errors])
-            ones = np.ones((len(left), 1))
             found = linprog(
                 [0] * size + [1],
-                np.block([[basis, -ones], [-basis, -ones]]),
+                np.block([[columns, -ones], [-columns, -ones]]),
                 np.concatenate([left, -left]),
                 bounds=[(None, None)] * size + [(0, None)],
                 method="highs",
             )
             if not found.success or found.x[-1] >= 1:
                 return
-            # From Chebyshev polynomials of the step to powers of t.
-            in_steps = [mp.fsum(mpf(c) * int(p[i]) for c, p in zip(found.x, power, strict=False) if i < len(p))
-                        for i in range(size)]  # fmt: skip
-            a, b = 2 / (self.high - self.low), -(self.high + self.low) / (self.high - self.low)
-            moved = [mpf(0)] * size
-            for i, c in enumerate(in_steps):
-                for j in range(i + 1):
-                    moved[j] += c * math.comb(i, j) * a**j * b ** (i - j)
-            for j, c in enumerate(moved):
-                self.coefficients[first + j] += largest * c / scale**first
+            for j in range(size):
+                self.coefficients[first + j] += largest * mp.fdot((mpf(c), m[j]) for c, m in zip(found.x, mix, strict=False))
+
+    def _orthogonal(self, first: int) -> tuple[list[list[mpf]], list[list[mpf]]]:
+        """The weighted powers from ``first`` on, made orthogonal (Gram and Schmidt), and what each is made of."""
+        basis: list[list[mpf]] = []
+        mix: list[list[mpf]] = []
+        size = len(self.coefficients) - first
+        column = [w * t**first for w, t in zip(self.weights, self.grid, strict=True)]
+        for j in range(size):
+            made = [mpf(i == j) for i in range(size)]
+            # Of the last one times t: nearly orthogonal to all but two of the others from the start.
+            if j:
+                column = [c * t for c, t in zip(basis[-1], self.grid, strict=True)]
+                made = [mpf(0), *mix[-1][:-1]]
+            for other, how in zip(basis, mix, strict=True):
+                part = mp.fdot(zip(column, other, strict=True))
+                column = [c - part * o for c, o in zip(column, other, strict=True)]
+                made = [m - part * h for m, h in zip(made, how, strict=True)]
+            norm = mp.sqrt(mp.fdot(zip(column, column, strict=True)))
+            basis.append([c / norm for c in column])
+            mix.append([m / norm for m in made])
+            column = basis[-1]
+        return basis, mix
 
 
 def fitted(wanted: Wanted) -> tuple[list[float], float, float]:

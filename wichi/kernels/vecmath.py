@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from wichi.kernels import vecmath_arc as arc
 from wichi.kernels import vecmath_circular as circular
+from wichi.kernels import vecmath_error as error
 from wichi.kernels import vecmath_exponential as exponential
 from wichi.kernels import vecmath_hyperbolic as hyperbolic
 from wichi.kernels import vecmath_logarithm as logarithm
@@ -61,6 +62,8 @@ FUNCTIONS: dict[str, Function] = {
     "arcsinh": _function(hyperbolic.arcsinh, hyperbolic.arcsinh_is_special, hyperbolic.arcsinh_anywhere),
     "arccosh": _function(hyperbolic.arccosh, hyperbolic.arccosh_is_special, hyperbolic.arccosh_anywhere),
     "arctanh": _function(hyperbolic.arctanh, hyperbolic.arctanh_is_special, hyperbolic.arctanh_anywhere),
+    "erf": _function(error.erf),
+    "erfc": _function(error.erfc, error.erfc_is_special, error.erfc_anywhere),
     "cbrt": _function(power.cbrt, power.cbrt_is_special, power.cbrt_anywhere),
     "pow": Function(power.pow_, power.pow_anywhere),
 }

@@ -75,7 +75,11 @@ def split(x: Real) -> Split:
 
 
 def exp_of_rest(r: Real) -> Real:
-    return (r * r).mul_add(r.polynomial(*constants(r).exp), r) + 1.0
+    return less_one_of_rest(r) + 1.0
+
+
+def less_one_of_rest(r: Real) -> Real:
+    return (r * r).mul_add(r.polynomial(*constants(r).exp), r)
 
 
 def exp(x: Real) -> Real:
