@@ -45,6 +45,7 @@ FUNCTIONS: dict[str, Function] = {
     "exp": _function(exponential.exp, exponential.exp_is_special, exponential.exp_anywhere),
     "exp2": _function(exponential.exp2, exponential.is_extreme2, exponential.exp2_anywhere),
     "expm1": _function(exponential.expm1, exponential.expm1_is_special, exponential.exp_anywhere),
+    "softplus": _function(exponential.softplus, exponential.softplus_is_special, exponential.exp_anywhere),
     "sinh": _function(hyperbolic.sinh, exponential.is_extreme, hyperbolic.sinh_anywhere),
     "cosh": _function(hyperbolic.cosh, exponential.is_extreme, hyperbolic.cosh_anywhere),
     "tanh": _function(hyperbolic.tanh),

@@ -1,4 +1,4 @@
-"""exp, exp2 and expm1.
+"""exp, exp2, expm1 and softplus.
 
 All split ``x == k ln2 + r`` with ``|r| <= ln2 / 2`` (W. J. Cody and W. Waite, Software Manual for the Elementary
 Functions, 1980) and put ``2**k`` together from bits. The coefficients are minimax ones (``tools/minimax.py``).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from wichi.kernels.vecmath_logarithm import softplus_of
 from wichi.kernels.vecmath_numbers import Bits, Real, rounded, scaled, times_power
 
 
@@ -140,3 +141,20 @@ def expm1(x: Real) -> Real:
 
 def expm1_is_special(x: Real) -> Any:
     return x.beyond(constants(x).limit)
+
+
+def exp_of_negative(x: Real) -> Real:
+    """exp(-|x|), and 0 where that is less than a normal number."""
+    a = -x.magnitude()
+    s = split(a)
+    return times_power(exp_of_rest(s.r), s.k).where(a >= -constants(x).limit, 0.0)
+
+
+def softplus(x: Real) -> Real:
+    return softplus_of(x, exp_of_negative(x))
+
+
+def softplus_is_special(x: Real) -> Any:
+    """Where exp(x) is subnormal, and is the answer; or nan."""
+    c = constants(x)
+    return x.b.and_(x.not_above(-c.limit), x.b.not_(x < c.ends[0]))

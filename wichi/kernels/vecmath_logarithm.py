@@ -157,3 +157,13 @@ def log1p_is_special(x: Real) -> Any:
 
 def log1p_anywhere(x: Real) -> Real:
     return _with_zero(log_anywhere(x + 1.0), x + 1.0)
+
+
+def softplus_of(x: Real, power: Real) -> Real:
+    """log(1 + exp(x)), for ``power`` that is exp(-|x|): up to sqrt(2) - 1 as log(1 + f), beyond as log(2 (1 + f))."""
+    near = power < 0.41421356237309503
+    f = power.where(near, (power - 1.0) * 0.5)
+    high, low = _LN2_SINGLE if x.format.single else _LN2
+    half_square, rest = of_one_plus(f)
+    log = f - (half_square - (x.like(0.0).where(near, low) + rest))
+    return x.at_least(0.0) + (x.like(0.0).where(near, high) + log)

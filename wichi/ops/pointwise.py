@@ -150,14 +150,19 @@ def _sigmoid_kernel(k: Any, x: Any) -> Any:
 sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: out * (1 - out), kernel=_sigmoid_kernel, dtypes="fe")
 softplus = elementwise(
     "softplus", lambda x: np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))), lambda out, x: sigmoid(x),
-    kernel=lambda k, x: k.maximum(x, 0) + k.log1p(k.exp(-k.abs(x))), dtypes="fe",
+    dtypes="fe",
 )  # fmt: skip
 
 
-def _erf(x: Any) -> Any:
-    from scipy.special import erf  # deferred: `import wichi` stays light
+def _of_scipy(name: str) -> Any:
+    def value(x: Any) -> Any:
+        from scipy import special  # deferred: `import wichi` stays light
 
-    return erf(x)
+        return getattr(special, name)(x)
+
+    return value
 
 
-erf = elementwise("erf", _erf, lambda out, x: 2 / math.sqrt(math.pi) * exp(-square(x)), dtypes="fe")
+_BELL = 2 / math.sqrt(math.pi)
+erf = elementwise("erf", _of_scipy("erf"), lambda out, x: _BELL * exp(-square(x)), dtypes="fe")
+erfc = elementwise("erfc", _of_scipy("erfc"), lambda out, x: -_BELL * exp(-square(x)), dtypes="fe")
