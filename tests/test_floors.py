@@ -40,6 +40,7 @@ ROOMS = {
         "wichi.kernels.small_product",
         "wichi.kernels.standalone",
         "wichi.kernels.vecmath",
+        "wichi.kernels.vecmath_numbers",
     },
     "scipy": {
         "wichi.kernels.blas",

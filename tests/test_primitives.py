@@ -28,7 +28,7 @@ CASES = [
 # the C library there and NumPy's own routines here.
 _LIBRARY = {
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan",
-    "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "erf", "pow", "matmul",
+    "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "erf", "erfc", "pow", "matmul",
     "solve", "solve_triangular", "cholesky", "slogdet",
 }  # fmt: skip
 

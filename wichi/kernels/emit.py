@@ -258,7 +258,8 @@ class NestEmitter:
             lanes = max((a.type.count for a in args if isinstance(a.type, ir.VectorType)), default=0)
             if lanes:
                 args = [a if isinstance(a.type, ir.VectorType) else scalars.splat(self.builder, a, lanes) for a in args]
-        value = scalars.compute(self.builder, s.op, args, [self.dtypes[a] for a in s.args], s.dtype, lanes)
+        kinds, mask = [self.dtypes[a] for a in s.args], self.mask if varying else None
+        value = scalars.compute(self.builder, s.op, args, kinds, s.dtype, lanes, self.fused, mask)
         self.bind(s.out, value, s.dtype, varying)
 
     def _varies(self, value: int) -> bool:

@@ -19,7 +19,7 @@ _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="
 _INTRINSICS = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint", "sqrt": "sqrt", "abs": "fabs"}
 _LIBM = {
     **{name: name for name in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan",
-                               "sinh", "cosh", "tanh", "erf", "pow")},
+                               "sinh", "cosh", "tanh", "erf", "erfc", "pow")},
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh",
 }  # fmt: skip
@@ -62,9 +62,19 @@ def to_memory(b: Builder, value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def compute(
-    b: Builder, op: str, args: Sequence[Any], dtypes: Sequence[np.dtype[Any]], dtype: np.dtype[Any], lanes: int
+    b: Builder,
+    op: str,
+    args: Sequence[Any],
+    dtypes: Sequence[np.dtype[Any]],
+    dtype: np.dtype[Any],
+    lanes: int,
+    fused: bool = False,
+    mask: Any = None,
 ) -> Any:
-    """``op(*args)``; all args are scalars (``lanes == 0``) or vectors of ``lanes``."""
+    """``op(*args)``; all args are scalars (``lanes == 0``) or vectors of ``lanes``.
+
+    ``fused``: the processor has fused multiply-adds. ``mask``: the lanes that count; what others are does not matter.
+    """
     kind = dtypes[-1]
     if op == "cast":
         return _cast(b, args[0], kind, dtype)
@@ -78,11 +88,15 @@ def compute(
     if kind.kind == "f" and op in _INTRINSICS:
         return _intrinsic(b, _INTRINSICS[op], args)
     if kind.kind == "f" and op in vecmath.FUNCTIONS:
-        name = _LIBM[op] + ("" if kind.itemsize == 8 else "f")
-        return vecmath.emit(b, op, args[0], lambda: _library(b, name, args, lanes))
+        return vecmath.emit(b, op, args, lambda b, xs: _library(b, _name_in_c(op, xs[0]), xs, 0), fused, mask)
     if kind.kind == "f" and op in _LIBM:
-        return _library(b, _LIBM[op] + ("" if kind.itemsize == 8 else "f"), args, lanes)
+        return _library(b, _name_in_c(op, args[0]), args, lanes)
     raise AssertionError(f"no native form of {op} on {kind}")
+
+
+def _name_in_c(op: str, like: Any) -> str:
+    """The C library's name for ``op`` on numbers (or vectors) of a float type."""
+    return _LIBM[op] + ("" if _suffix(like.type).endswith("64") else "f")
 
 
 def _filled(kind: Any, number: float) -> Any:

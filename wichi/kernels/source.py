@@ -64,7 +64,7 @@ _INFIX = {
 }  # fmt: skip
 _CALLS = {
     "select": "where", "mod": "np.mod", "floordiv": "np.floor_divide", "pow": "np.power", "div": "np.divide",
-    "erf": "erf",
+    "erf": "erf", "erfc": "erfc", "softplus": "softplus",
 }  # fmt: skip
 _COMBINE = {
     "add": "np.add", "mul": "np.multiply", "maximum": "np.maximum", "minimum": "np.minimum", "or": "np.logical_or",

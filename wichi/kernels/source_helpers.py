@@ -42,6 +42,12 @@ HELPERS = {
     from scipy.special import erf
 
     return erf(x)""",
+    "erfc": """def erfc(x):
+    from scipy.special import erfc
+
+    return erfc(x)""",
+    "softplus": """def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))""",
     "within": '''def within(arena, offset, dtype):
     """The memory of an intermediate array, from a byte of the arena on."""
     tail = arena[offset:]

@@ -1,7 +1,7 @@
 """NumPy's functions for values inside transforms; on plain arrays they are NumPy's own.
 
 Plain ``np.`` calls trace as well. What only this namespace can do: ``array`` and ``asarray`` of lists that hold traced
-values, ``logsumexp``, ``relu``, ``sigmoid``, ``softplus`` and ``erf``.
+values, ``logsumexp``, ``relu``, ``sigmoid``, ``softplus``, ``erf`` and ``erfc``.
 """
 
 from numpy import e, euler_gamma, float32, float64, inf, int32, int64, nan, newaxis, pi
@@ -67,6 +67,7 @@ from wichi.numpy._pointwise import (
     divmod,
     equal,
     erf,
+    erfc,
     exp,
     exp2,
     expm1,
@@ -275,6 +276,7 @@ __all__ = [
     "empty_like",
     "equal",
     "erf",
+    "erfc",
     "euler_gamma",
     "exp",
     "exp2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -258,7 +259,8 @@ def hypot(x: Array, y: Array) -> Array:
     large, small = maximum(a, b), minimum(a, b)
     usable = logical_and(greater(large, 0), isfinite(large))
     ratio = where(usable, divide(small, where(usable, large, 1)), 0)
-    return multiply(large, sqrt(add(1, square(ratio))))
+    infinite = logical_or(equal(a, np.inf), equal(b, np.inf))  # beside nan too
+    return where(infinite, np.inf, multiply(large, sqrt(add(1, square(ratio)))))
 
 
 @_composed(np.logaddexp)
@@ -266,17 +268,22 @@ def logaddexp(x: Array, y: Array) -> Array:
     """As ``numpy.logaddexp``; equal infinities give themselves."""
     dtype = resolve(np.logaddexp, [aval_of(x), aval_of(y)])[1]
     x, y = cast_to(x, dtype), cast_to(y, dtype)
-    top, difference = maximum(x, y), subtract(x, y)
-    same = isnan(difference)  # inf - inf, or a nan operand: their sum is inf or nan as it should be
-    spread_out = add(top, log1p(exp(negative(absolute(where(same, 0, difference))))))
-    return where(logical_and(same, equal(x, y)), x, where(same, add(x, y), spread_out))
+    return _joined(x, y, lambda gap: log1p(exp(negative(gap))))
 
 
 @_composed(np.logaddexp2)
 def logaddexp2(x: Array, y: Array) -> Array:
-    ln2, dtype = float(np.log(2.0)), resolve(np.logaddexp2, [aval_of(x), aval_of(y)])[1]
+    dtype = resolve(np.logaddexp2, [aval_of(x), aval_of(y)])[1]
     x, y = cast_to(x, dtype), cast_to(y, dtype)
-    return divide(logaddexp(multiply(x, ln2), multiply(y, ln2)), ln2)
+    return _joined(x, y, lambda gap: multiply(log1p(exp2(negative(gap))), 1 / math.log(2.0)))
+
+
+def _joined(x: Array, y: Array, more: Callable[[Array], Array]) -> Array:
+    """The greater of the two, and what the other adds, by how far they are apart."""
+    top, difference = maximum(x, y), subtract(x, y)
+    same = isnan(difference)  # inf - inf, or a nan operand: their sum is inf or nan as it should be
+    spread_out = add(top, more(absolute(where(same, 0, difference))))
+    return where(logical_and(same, equal(x, y)), x, where(same, add(x, y), spread_out))
 
 
 @_composed(np.heaviside)
@@ -408,3 +415,13 @@ def erf(x: Array) -> Array:
     np.float64(0.0)
     """
     return table.erf(_float(x))[()]
+
+
+@public()
+def erfc(x: Array) -> Array:
+    """``1 - erf(x)``, without losing what is left of it for large ``x``.
+
+    >>> erfc(0.0)
+    np.float64(1.0)
+    """
+    return table.erfc(_float(x))[()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -161,9 +162,10 @@ def _methods() -> dict[str, Any]:
 
 
 def _zero_times(x: Array, y: Array, logarithm: Any, safe: float) -> Array:
-    """``x * logarithm(y)``, and 0 where x is 0 unless y is nan; ``safe`` is where the logarithm is finite."""
+    """``x * logarithm(y)``, and 0 where x is 0 and that has no number, unless y is nan; ``safe`` is a y that has one."""
     p = _pointwise
-    zero = p.logical_and(p.equal(x, 0), p.logical_not(p.isnan(y)))
+    none = p.logical_and(p.logical_not(p.isfinite(logarithm(y))), p.logical_not(p.isnan(y)))
+    zero = p.logical_and(p.equal(x, 0), none)
     return p.where(zero, 0.0, p.multiply(x, logarithm(p.where(zero, safe, y))))
 
 
@@ -172,16 +174,58 @@ def _scipy_special() -> dict[str, Any]:
     p = _pointwise
     return {
         "erf": p.erf,
+        "erfc": p.erfc,
         "expit": p.sigmoid,
         "exp2": p.exp2,
         "expm1": p.expm1,
         "log1p": p.log1p,
         "cbrt": p.cbrt,
-        "logit": lambda x: p.subtract(p.log(x), p.log1p(p.negative(x))),
+        "logit": _logit,
         "xlogy": lambda x, y: _zero_times(x, y, p.log, 1.0),
         "xlog1py": lambda x, y: _zero_times(x, y, p.log1p, 0.0),
         "log_expit": lambda x: p.negative(p.softplus(p.negative(x))),
+        "ndtr": lambda x: p.multiply(p.erfc(p.multiply(x, -math.sqrt(0.5))), 0.5),
+        "entr": _entr,
+        "rel_entr": _rel_entr,
+        "kl_div": _kl_div,
     }
+
+
+def _logit(x: Array) -> Array:
+    """Near 1/2, where the difference of two logarithms would cancel, as twice an inverse hyperbolic tangent."""
+    p = _pointwise
+    centred = p.subtract(p.multiply(x, 2.0), 1.0)
+    near = p.less(p.absolute(centred), 0.4)
+    far = p.subtract(p.log(p.where(near, 0.25, x)), p.log1p(p.negative(p.where(near, 0.25, x))))
+    return p.where(near, p.multiply(p.arctanh(p.where(near, centred, 0.0)), 2.0), far)
+
+
+def _entr(x: Array) -> Array:
+    """``-x log(x)``: 0 at 0, and -inf below."""
+    p = _pointwise
+    inside = p.greater(x, 0)
+    value = p.negative(p.multiply(x, p.log(p.where(inside, x, 1.0))))
+    return p.where(p.logical_or(inside, p.isnan(x)), value, p.where(p.equal(x, 0), 0.0, -np.inf))
+
+
+def _rel_entr(x: Array, y: Array) -> Array:
+    """``x log(x / y)``: 0 at x == 0, and inf where x or y is negative, or y is 0 and x is not."""
+    p = _pointwise
+    inside = p.logical_and(p.greater(x, 0), p.greater(y, 0))
+    ratio = p.divide(p.where(inside, x, 1.0), p.where(inside, y, 1.0))
+    zero = p.logical_and(p.equal(x, 0), p.greater_equal(y, 0))
+    unknown = p.logical_or(p.isnan(x), p.isnan(y))
+    outside = p.where(zero, 0.0, p.where(unknown, np.nan, np.inf))
+    return p.where(inside, p.multiply(x, p.log(ratio)), outside)
+
+
+def _kl_div(x: Array, y: Array) -> Array:
+    """``x log(x / y) - x + y``, and inf where the first term has no number."""
+    p = _pointwise
+    first = _rel_entr(x, y)
+    inside = p.logical_and(p.greater(x, 0), p.greater(y, 0))
+    infinite = p.logical_and(p.equal(first, np.inf), p.logical_not(inside))
+    return p.where(infinite, np.inf, p.add(p.subtract(first, p.where(infinite, 0.0, x)), p.where(infinite, 0.0, y)))
 
 
 registry.add(registry.functions, _array_functions() | _methods_of_ufuncs())

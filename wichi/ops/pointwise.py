@@ -139,25 +139,30 @@ arctanh = elementwise("arctanh", np.arctanh, lambda out, x: 1 / (1 - square(x)),
 # --- named functions of statistics and learning ------------------------------------------------------------------
 def _sigmoid(x: Any) -> Any:
     e = np.exp(-np.abs(x))  # never overflows; both forms keep full relative accuracy on their side
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+    return (np.where(x >= 0, x.dtype.type(1), e) / (1 + e)).astype(x.dtype)
 
 
 def _sigmoid_kernel(k: Any, x: Any) -> Any:
     e = k.exp(-k.abs(x))
-    return k.select(k.ge(x, 0), 1 / (1 + e), e / (1 + e))
+    return k.select(k.ge(x, 0), 1, e) / (1 + e)
 
 
 sigmoid = elementwise("sigmoid", _sigmoid, lambda out, x: out * (1 - out), kernel=_sigmoid_kernel, dtypes="fe")
 softplus = elementwise(
     "softplus", lambda x: np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))), lambda out, x: sigmoid(x),
-    kernel=lambda k, x: k.maximum(x, 0) + k.log1p(k.exp(-k.abs(x))), dtypes="fe",
+    dtypes="fe",
 )  # fmt: skip
 
 
-def _erf(x: Any) -> Any:
-    from scipy.special import erf  # deferred: `import wichi` stays light
+def _of_scipy(name: str) -> Any:
+    def value(x: Any) -> Any:
+        from scipy import special  # deferred: `import wichi` stays light
 
-    return erf(x)
+        return getattr(special, name)(x)
+
+    return value
 
 
-erf = elementwise("erf", _erf, lambda out, x: 2 / math.sqrt(math.pi) * exp(-square(x)), dtypes="fe")
+_BELL = 2 / math.sqrt(math.pi)
+erf = elementwise("erf", _of_scipy("erf"), lambda out, x: _BELL * exp(-square(x)), dtypes="fe")
+erfc = elementwise("erfc", _of_scipy("erfc"), lambda out, x: -_BELL * exp(-square(x)), dtypes="fe")
