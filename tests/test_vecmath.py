@@ -275,13 +275,17 @@ def test_arrays_of_any_length_give_the_bits_of_their_numbers(name, dtype):
 
 
 # Arithmetic on whole vectors: of x86, and of ARM.
-PACKED = re.compile(r"\s(v?(fn?madd|fn?msub)\w*p[ds]|v?(mul|add|sub|div)p[ds]|f(mla|mls|mul|add|sub|div)\s+v\d+\.\d+[sd])\b")
+PACKED = re.compile(
+    r"\s(v?(fn?madd|fn?msub)\w*p[ds]|v?(mul|add|sub|div)p[ds]|f(mla|mls|mul|add|sub|div)\s+v\d+\.\d+[sd])\b"
+)
 
 
 @dimensions()
 def test_loops_are_vector_instructions_and_call_no_library(name, dtype):
     case = CASES[name]
-    function = {"erf": wnp.erf, "erfc": wnp.erfc, "softplus": wnp.softplus}.get(name, case.numpy or getattr(np, name, None))
+    function = {"erf": wnp.erf, "erfc": wnp.erfc, "softplus": wnp.softplus}.get(
+        name, case.numpy or getattr(np, name, None)
+    )
     graph = wichi.jit(lambda *xs: function(*xs)).graph(*[np.ones(64, dtype)] * case.arity)
     assembly = link.host().emit_assembly(link.optimised(llvm_ir(plan(graph).program)[1], link.host()))
     bodies = re.split(r"^([\w.$]+):", assembly, flags=re.MULTILINE)

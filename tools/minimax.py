@@ -3,15 +3,14 @@
     python tools/minimax.py              prints all of them
     python tools/minimax.py EXP SINH     prints those
 
-Each is the polynomial ``c0 + c1 t + c2 t**2 + ...`` whose largest weighted error on an interval is smallest. It is found
-by linear programming on many points, in rounds: each corrects what mpmath says is left. Coefficients are rounded to
-their format one after the other, the lowest first, and the others are fitted anew each time, so that the rounding of
+Each is the polynomial ``c0 + c1 t + c2 t**2 + ...`` whose largest weighted error on an interval is smallest. It is
+found by linear programming on many points, in rounds: each corrects what mpmath says is left. Coefficients are rounded
+to their format one after the other, the lowest first, and the others are fitted anew each time, so that the rounding of
 one is made good by those after it. Needs mpmath and SciPy.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -81,7 +80,9 @@ class Fit:
             if not found.success or found.x[-1] >= 1:
                 return
             for j in range(size):
-                self.coefficients[first + j] += largest * mp.fdot((mpf(c), m[j]) for c, m in zip(found.x, mix, strict=False))
+                self.coefficients[first + j] += largest * mp.fdot(
+                    (mpf(c), m[j]) for c, m in zip(found.x, mix, strict=False)
+                )
 
     def _orthogonal(self, first: int) -> tuple[list[list[mpf]], list[list[mpf]]]:
         """The weighted powers from ``first`` on, made orthogonal (Gram and Schmidt), and what each is made of."""

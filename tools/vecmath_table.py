@@ -39,7 +39,9 @@ def functions(name: str) -> tuple[Callable[..., Any], Callable[..., Any], str]:
         from scipy.special import expit
 
         return wnp.sigmoid, expit, "jax.nn.sigmoid"
-    theirs = CASES[name].numpy if name in CASES and CASES[name].numpy else getattr(np, "power" if name == "pow" else name)
+    theirs = (
+        CASES[name].numpy if name in CASES and CASES[name].numpy else getattr(np, "power" if name == "pow" else name)
+    )
     ours = getattr(wnp, name) if name in ("erf", "erfc", "softplus") else theirs
     place = {"erf": "scipy.special.", "erfc": "scipy.special.", "softplus": "nn."}.get(name, "numpy.")
     return ours, theirs, f"jax.{place}{'power' if name == 'pow' else name}"

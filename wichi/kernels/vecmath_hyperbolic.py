@@ -1,7 +1,7 @@
 """sinh, cosh, tanh and their inverses.
 
-sinh and cosh come from those of the rest of an exponential's argument. The inverses are ``k log(2) + 2 artanh(s)`` with a
-small s, which the addition theorems give without a logarithm: s is ``tanh((A - L) / 2)`` for A that is sought and
+sinh and cosh come from those of the rest of an exponential's argument. The inverses are ``k log(2) + 2 artanh(s)`` with
+a small s, which the addition theorems give without a logarithm: s is ``tanh((A - L) / 2)`` for A that is sought and
 ``L == k log(2)``. The coefficients are minimax ones (``tools/minimax.py``).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from wichi.kernels import vecmath_exponential as exponential
-from wichi.kernels.vecmath_logarithm import log_anywhere, significand
+from wichi.kernels.vecmath_logarithm import log_anywhere
 from wichi.kernels.vecmath_numbers import Bits, Real, scaled
 from wichi.kernels.vecmath_pairs import added
 
@@ -127,7 +127,7 @@ def tanh(x: Real) -> Real:
 
 
 def _joined(k: Real, twice: Real, head: Real | None = None, tail: Real | None = None) -> Real:
-    """``k log(2) + 2 artanh(twice / 2)``, or ``k log(2) + head + tail + (what the series of artanh adds to its term)``."""
+    """``k log(2) + 2 artanh(twice / 2)``, or ``k log(2) + head + tail + (what artanh's series adds to its term)``."""
     high, low = exponential.constants(k).ln2
     z = twice * twice
     series = z.polynomial(*(c / 4.0 ** (i + 1) for i, c in enumerate(_constants(k).artanh)))

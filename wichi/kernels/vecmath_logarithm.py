@@ -1,7 +1,7 @@
 """log, log2, log10 and log1p.
 
-``x == 2**k (1 + f)`` with ``1 + f`` between sqrt(1/2) and sqrt(2). Methods, and the coefficients of float64, are those of
-FreeBSD's msun (fdlibm, Sun Microsystems 1993; https://www.netlib.org/fdlibm), rewritten without branches; those of
+``x == 2**k (1 + f)`` with ``1 + f`` between sqrt(1/2) and sqrt(2). Methods, and the coefficients of float64, are those
+of FreeBSD's msun (fdlibm, Sun Microsystems 1993; https://www.netlib.org/fdlibm), rewritten without branches; those of
 float32 are of Cephes' logf.c (S. L. Moshier; https://www.netlib.org/cephes).
 """
 

@@ -1,4 +1,4 @@
-"""Floats and their bits with Python's operators, for one number and for vectors: the formulas of vecmath read like text.
+"""Floats and their bits with Python's operators, for one number and for vectors: vecmath's formulas read like text.
 
 Each operator is one LLVM instruction, and nothing is reordered. What differs between processors is the fused
 multiply-add: numbers know whether there is one (``fused``). With it ``mul_add`` rounds once, and the error of a product
@@ -8,7 +8,6 @@ technique for extending the available precision", 1971). Formulas hold either wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir

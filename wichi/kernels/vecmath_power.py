@@ -125,7 +125,9 @@ def cbrt(x: Real) -> Real:
     shifted = e.mul_add(1.0 / 3.0, f.magic)
     j, n = (shifted - f.magic).mul_add(-3.0, e), shifted.bits()  # j is -1, 0 or 1
     small, same, large = _THIRDS
-    r = m.polynomial(*(_CBRT_SINGLE if f.single else _CBRT)) * x.like(small).where(j < -0.5, x.like(large).where(j > 0.5, same))
+    r = m.polynomial(*(_CBRT_SINGLE if f.single else _CBRT)) * x.like(small).where(
+        j < -0.5, x.like(large).where(j > 0.5, same)
+    )
     number, square = times_power(m, exponent - (n + n + n)), r * r
     y = number * square
     error = 1.0 - y * r

@@ -162,7 +162,7 @@ def _methods() -> dict[str, Any]:
 
 
 def _zero_times(x: Array, y: Array, logarithm: Any, safe: float) -> Array:
-    """``x * logarithm(y)``, and 0 where x is 0 and that has no number, unless y is nan; ``safe`` is a y that has one."""
+    """``x * logarithm(y)``, and 0 where x is 0 and that has no number, unless y is nan; ``safe``: a y that has one."""
     p = _pointwise
     none = p.logical_and(p.logical_not(p.isfinite(logarithm(y))), p.logical_not(p.isnan(y)))
     zero = p.logical_and(p.equal(x, 0), none)
