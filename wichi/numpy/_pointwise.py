@@ -49,8 +49,9 @@ def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
     name = ufunc.__name__
 
     def function(*args: Array, **kwargs: Any) -> Array:
-        _no_options(name, kwargs)
-        args = tuple(as_value(a) for a in args)
+        if kwargs:
+            _no_options(name, kwargs)
+        args = tuple([as_value(a) for a in args])
         if name in _COMPARISONS:
             mixed = _mixed_signs(name, *args)
             if mixed is not None:

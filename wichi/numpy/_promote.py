@@ -18,6 +18,9 @@ from wichi.trace.tracer import is_tracing, staged, supported
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
 F = TypeVar("F", bound=Callable[..., Any])
+_ARRAYS = (Boxed, np.ndarray)
+_SEQUENCES = (list, tuple)
+_VALUES = (Boxed, np.ndarray, np.generic, bool, int, float)
 _WEAK = {"f": float, "i": int}
 _resolved: dict[Any, tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]] = {}
 
@@ -33,7 +36,7 @@ def resolve(ufunc: np.ufunc, avals: Sequence[Aval]) -> tuple[tuple[np.dtype[Any]
     Raises:
         DtypeError: NumPy has no loop for them, or one in a dtype that wichi does not compute with (float16).
     """
-    key = (ufunc, *((a.dtype, a.weak) for a in avals))
+    key = (ufunc, *[a[1:] for a in avals])
     found = _resolved.get(key)
     if found is None:
         asked = tuple(_WEAK[a.dtype.kind] if a.weak and a.dtype.kind in _WEAK else a.dtype for a in avals)
@@ -85,8 +88,8 @@ def common_shape(what: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...
     Raises:
         ShapeError: they do not.
     """
-    first = shapes[0]
-    if all(s == first for s in shapes):
+    first, *others = [s for s in shapes if s] or [()]
+    if all(s == first for s in others):
         return first
     if any(isinstance(n, Dim) for s in shapes for n in s):
         shapes = [(1,) * (max(map(len, shapes)) - len(s)) + s for s in shapes]
@@ -109,10 +112,12 @@ def pointwise(ufunc: np.ufunc, prim: Primitive, *args: Any) -> Any:
     avals = [aval_of(a) for a in args]
     dtypes, _ = resolve(ufunc, avals)
     first = avals[0]
-    if all(a == first and d == first.dtype and not a.weak for a, d in zip(avals, dtypes, strict=True)):
+    if not first.weak and avals.count(first) == len(avals) and dtypes.count(first.dtype) == len(avals):
         return prim(*args)  # nothing to cast or to broadcast
-    if all(a.weak for a in avals) and all(
-        a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed)
+    if (
+        first.weak
+        and all(a.weak for a in avals)
+        and all(a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed))
     ):
         # Python numbers stay Python numbers: what is made of them promotes nothing later.
         return prim(*[x if isinstance(x, Boxed) else d.type(x).item() for x, d in zip(args, dtypes, strict=True)])
@@ -124,7 +129,7 @@ def spread(what: str, args: Sequence[Any]) -> list[Any]:
     shapes = [shape_of(a) for a in args]
     shape = common_shape(what, shapes)
     return [
-        a if s == shape or (not s and not isinstance(a, Boxed | np.ndarray)) else broadcast_to(a, shape)
+        a if s == shape or (not s and not isinstance(a, _ARRAYS)) else broadcast_to(a, shape)
         for a, s in zip(args, shapes, strict=True)
     ]
 
@@ -158,7 +163,7 @@ def axes_in(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def as_value(x: Any) -> Any:
     """A list or tuple that holds traced values, stacked; anything else as it is."""
-    if isinstance(x, list | tuple) and _box_in(x) is not None:
+    if isinstance(x, _SEQUENCES) and _box_in(x) is not None:
         parts = [as_value(v) for v in x]
         dtype = result_type(*parts)
         shape = common_shape("array", [shape_of(p) for p in parts])
@@ -171,20 +176,22 @@ def as_value(x: Any) -> Any:
         rows = [shaping.reshape(np.asarray(cast_to(p, dtype)) if not isinstance(p, Boxed) else cast_to(p, dtype),
                                 shape=(1, *shape)) for p in parts]  # fmt: skip
         return shaping.concatenate(*rows, axis=0)
-    return x if isinstance(x, Boxed | np.ndarray | np.generic | bool | int | float) else np.asarray(x)
+    return x if isinstance(x, _VALUES) else np.asarray(x)
 
 
 def _box_in(*xs: Any) -> Boxed | None:
     """The innermost box in nested lists and tuples; these nest a few levels, an explicit stack walks them."""
     found: Boxed | None = None
-    waiting: list[Any] = [*xs]
+    waiting: Any = xs
     while waiting:
-        item = waiting.pop()
-        if isinstance(item, Boxed):
-            if found is None or item.rank > found.rank:
-                found = item
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
+        inner: list[Any] = []
+        for item in waiting:
+            if isinstance(item, Boxed):
+                if found is None or item.rank > found.rank:
+                    found = item
+            elif isinstance(item, _SEQUENCES):
+                inner.extend(item)
+        waiting = inner
     return found
 
 
@@ -193,7 +200,7 @@ def public(function: Any = None) -> Callable[[F], F]:
 
     def decorate(ours: F) -> F:
         def answer(*args: Any, **kwargs: Any) -> Any:
-            box = _box_in(args, *kwargs.values())
+            box = _box_in(*args, *kwargs.values()) if kwargs else _box_in(*args)
             if box is not None:
                 return box.call(ours, args, kwargs)
             return (function or ours)(*args, **kwargs)

@@ -17,6 +17,7 @@ _OURS = tuple(
 )  # wichi/ and numpy/
 _SOLVERS = os.sep + os.path.join("site-packages", "scipy") + os.sep  # between the user's call and the user's function
 _internal: dict[str, bool] = {}
+_passed: dict[str, bool] = {}  # internal, or a solver's
 
 
 def is_internal(file: str) -> bool:
@@ -32,7 +33,13 @@ def is_internal(file: str) -> bool:
 def user_frame() -> FrameType | None:
     """The innermost frame outside wichi and NumPy, and outside SciPy's solvers that call us."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and (is_internal(frame.f_code.co_filename) or _SOLVERS in frame.f_code.co_filename):
+    while frame is not None:  # once for every equation of a trace: one look into a dict a frame
+        file = frame.f_code.co_filename
+        passed = _passed.get(file)
+        if passed is None:
+            passed = _passed[file] = is_internal(file) or _SOLVERS in file
+        if not passed:
+            break
         frame = frame.f_back
     return frame
 

@@ -142,7 +142,7 @@ class Builder:
     recomputed regions apart from their originals.
     """
 
-    __slots__ = ("_numbers", "_scalars", "_spread", "eqns", "producer", "scope", "where")
+    __slots__ = ("_numbers", "_scalars", "_spread", "eqns", "numbers", "producer", "scope", "where")
 
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []
@@ -151,21 +151,24 @@ class Builder:
         self.scope: object = None
         self._numbers: dict[Any, tuple[Atom, ...]] = {}
         self._scalars: dict[Any, Const] = {}
+        self.numbers: dict[tuple[type, Any], Const] = {}  # the constants of numbers other than 0 met so far
         self._spread: set[Atom] = set()  # what is made by broadcasting
 
     def adopt(self, eqns: Sequence[Eqn]) -> None:
         """Go on from equations that a builder has made: they are found again as if they had been appended here."""
+        self.eqns.extend(eqns)
+        constants: dict[Const, None] = {}
         for eqn in eqns:
-            self.eqns.append(eqn)
             for out in eqn.outs:
                 self.producer[out] = eqn
             if eqn.prim.name == "broadcast":
                 self._spread.add(eqn.outs[0])
             if eqn.prim.numbered:
                 self._numbers[(eqn.prim, eqn.ins, self.scope, *eqn.params.items())] = eqn.outs
-            for atom in eqn.ins:
-                if type(atom) is Const and not isinstance(atom.value, np.ndarray):
-                    self._scalars.setdefault((atom.value.dtype, atom.value.tobytes(), atom.aval.weak), atom)
+            constants.update([(a, None) for a in eqn.ins if type(a) is Const])
+        for const in constants:
+            if const.is_scalar:
+                self._scalars.setdefault((const.value.dtype, const.value.tobytes(), const.aval.weak), const)
 
     def scalar(self, value: Any, weak: bool = False) -> Const:
         """The constant for a NumPy scalar; equal bits give the same constant."""
@@ -289,11 +292,11 @@ def dce(graph: Graph) -> Graph:
     live = {o for o in graph.outs if type(o) is Var}
     kept = []
     for eqn in reversed(graph.eqns):
-        if any(o in live for o in eqn.outs) or eqn.prim.effect:
-            if eqn.prim.prune is not None and not all(o in live for o in eqn.outs):
+        if not live.isdisjoint(eqn.outs) or eqn.prim.effect:
+            if eqn.prim.prune is not None and not live.issuperset(eqn.outs):
                 eqn = eqn.prim.prune(eqn, live)
             kept.append(eqn)
-            live.update(reads(eqn))
+            live.update([a for a in eqn.ins if type(a) is Var])
     return Graph(graph.ins, tuple(reversed(kept)), graph.outs, graph.in_names)
 
 

@@ -108,14 +108,20 @@ def partial(prim: Primitive, i: int, out: Any, ins: Sequence[Any], params: dict[
     return rule(out, *ins, **params) if callable(rule) else rule
 
 
+_NUMPYS = (np.ndarray, np.generic)
+_FLOAT = Aval((), np.dtype(np.float64), weak=True)
+
+
 def aval_of(x: Any) -> Aval:
     """Shape and dtype of an array, a scalar or a boxed value; Python scalars are weak."""
     if isinstance(x, Boxed):
         return x.aval
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, _NUMPYS):
         return Aval(x.shape, x.dtype)
+    if type(x) is float:
+        return _FLOAT
     array = np.asarray(x)
-    return Aval(array.shape, array.dtype, type(x) in (int, float))
+    return Aval(array.shape, array.dtype, type(x) is int)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -171,6 +177,8 @@ def elementwise(
     out_dtype = np.dtype(out) if out else None
 
     def same(*avals: Aval, **params: Any) -> Aval:
+        if out_dtype is None and avals.count(avals[0]) == len(avals):
+            return avals[0]
         return Aval(pointwise_shape(name, avals), out_dtype or avals[-1].dtype, all(a.weak for a in avals))
 
     def by_name(k: Any, *scalars: Any) -> Any:

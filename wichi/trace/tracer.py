@@ -99,7 +99,10 @@ class Trace:
                 supported(x.dtype)
                 x = x.astype(x.dtype.newbyteorder("="))
             return self.builder.array(x)
-        weak = type(x) in (int, float)
+        known = self.builder.numbers.get((type(x), x))
+        if known is not None:
+            return known
+        given, weak = x, type(x) in (int, float)
         if not isinstance(x, np.generic):
             try:
                 x = np.asarray(x)[()]
@@ -108,7 +111,10 @@ class Trace:
         if isinstance(x, np.ndarray):
             return self.lift(x)
         supported(x.dtype)
-        return self.builder.scalar(x, weak)
+        const = self.builder.scalar(x, weak)
+        if given:  # 0 equals -0
+            self.builder.numbers[type(given), given] = const
+        return const
 
     def _capture(self, x: Tracer) -> Atom:
         known = _meanings.get()
