@@ -13,6 +13,13 @@ Function = Callable[..., Any]
 def arguments(rng: np.random.Generator, dtype: Any = np.float64) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
     """Sizes, and the arguments of a program: data, another of the same rows, two matrices, two vectors, a number."""
     n, d, k = rng.choice([1, 2, 3, 7, 16, 33, 50, 64, 129]), rng.integers(1, 9), rng.integers(1, 9)
+    return of_sizes(rng, int(n), int(d), int(k), dtype)
+
+
+def of_sizes(
+    rng: np.random.Generator, n: int, d: int, k: int, dtype: Any = np.float64
+) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
+    """The same of the given sizes."""
     shapes = {"x": (n, d), "y": (n, k), "w": (d, k), "v": (k, k), "b": (k,), "r": (n,), "c": ()}
     return shapes, [np.asarray(rng.standard_normal(s) * 0.7, dtype)[()] for s in shapes.values()]
 

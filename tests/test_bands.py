@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import wichi
-from tests.array_programs import arguments, program
+from tests.array_programs import arguments, of_sizes, program
 from wichi.kernels import bands
 from wichi.kernels.schedule import plan
 from wichi.kernels.source import source
@@ -44,6 +44,27 @@ def test_random_programs(seed, way, monkeypatch):
     close(value, f(*given), dtype)
     with wichi.debug():
         close((value, gradients), g(*given), dtype)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of means of nothing
+@pytest.mark.parametrize("sizes", [(0, 3, 0), (0, 4, 4), (1, 0, 4), (5, 2, 0), (5, 0, 1)])
+def test_random_programs_of_empty_arrays(sizes):
+    checked = 0
+    for seed in range(18):
+        rng = np.random.default_rng(seed)
+        _, given = of_sizes(rng, *sizes)
+        f = program(rng, int(rng.integers(3, 30)))
+        try:
+            want = f(*given)
+        except ValueError:  # the largest of no numbers
+            continue
+        g = wichi.value_and_grad(f, argnums=tuple(range(len(given))), allow_unused=True)
+        value, gradients = g(*given)
+        close(value, want)
+        with wichi.debug():
+            close((value, gradients), g(*given))
+        checked += 1
+    assert checked >= 3
 
 
 @pytest.mark.parametrize("way", ["as it is", "short blocks"])

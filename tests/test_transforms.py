@@ -381,7 +381,7 @@ SMOOTH: list[Any] = [
 def compositions(draw: Any, table: Any) -> Any:
     steps = draw(
         st.lists(
-            st.tuples(st.integers(0, len(table) - 1), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=20
+            st.tuples(st.integers(0, len(table) - 1), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=60
         )
     )
 

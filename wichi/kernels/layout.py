@@ -53,7 +53,7 @@ class Layout:
         strides = contiguous_strides(shape)
         if outermost:
             rest = contiguous_strides(shape[:outermost] + shape[outermost + 1 :])
-            row = math.prod(shape[:outermost] + shape[outermost + 1 :])
+            row = rest[0] * (shape[0] or 1)
             strides = (*rest[:outermost], row, *rest[outermost:])
         return cls(buffer, dtype, shape, strides)
 
@@ -144,9 +144,9 @@ class Layout:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """C-order strides, in elements."""
+    """C-order strides, in elements. As in NumPy, none is 0 where the array is empty: that means one for all."""
     strides, step = [], 1
     for n in reversed(shape):
         strides.append(step)
-        step *= n
+        step *= n or 1
     return tuple(reversed(strides))
