@@ -21,7 +21,7 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest ./tests
+	$(BIN)/python -m pytest -n auto --dist worksteal ./tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
