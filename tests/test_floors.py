@@ -33,6 +33,7 @@ ROOMS = {
         "wichi.kernels.door_native",
         "wichi.kernels.emit",
         "wichi.kernels.emit_calls",
+        "wichi.kernels.emit_parts",
         "wichi.kernels.link",
         "wichi.kernels.native",
         "wichi.kernels.open_blas",

@@ -12,7 +12,7 @@ from llvmlite import ir
 from wichi.errors import KernelError
 from wichi.kernels import blas, link
 from wichi.kernels.cache import ObjectCode
-from wichi.kernels.emit import emit_parts, emit_program, parts_of
+from wichi.kernels.emit_parts import emit_parts, emit_program, parts_of
 from wichi.kernels.link import NativeProgram
 from wichi.kernels.loops import Program
 from wichi.kernels.parallel import PROTOTYPE, Parts

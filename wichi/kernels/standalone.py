@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from wichi.errors import ArgumentError
 from wichi.kernels import link, open_blas
-from wichi.kernels.emit import emit_program
+from wichi.kernels.emit_parts import emit_program
 from wichi.kernels.plans import Plan
 from wichi.kernels.program import dense
 from wichi.kernels.writer import INTERRUPT_CHECK
