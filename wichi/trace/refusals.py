@@ -18,14 +18,15 @@ from wichi.trace.holders import holder
 
 if TYPE_CHECKING:
     from wichi.trace.tracer import Tracer
+    from wichi.trace.writable import Writable
 
 
-def made(x: Tracer) -> str:
+def made(x: Writable) -> str:
     line = x.trace.line_of(x.atom)
     return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
 
 
-def escaped(x: Tracer) -> NoReturn:
+def escaped(x: Writable) -> NoReturn:
     kept = holder(x)
     raise EscapedValueError(
         f"A value made inside {x.trace.name} is used after it finished"
@@ -61,7 +62,7 @@ def needs_value(x: Tracer, need: str) -> NoReturn:
     )
 
 
-def stale(view: Tracer) -> NoReturn:
+def stale(view: Writable) -> NoReturn:
     raise PlainArrayWriteError(
         f"A value of {view.aval} and what it was made from share memory in NumPy, and one of them was written.",
         at=frames.describe(frames.user_where()),
@@ -71,7 +72,7 @@ def stale(view: Tracer) -> NoReturn:
     )
 
 
-def written_outside(x: Tracer) -> NoReturn:
+def written_outside(x: Writable) -> NoReturn:
     if not x.trace.active:
         escaped(x)
     frame = frames.user_frame()

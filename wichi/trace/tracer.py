@@ -20,12 +20,12 @@ from wichi.errors import (
     ConditionError,
     DtypeError,
     EscapedValueError,
-    ShapeError,
 )
 from wichi.trace import frames, refusals
-from wichi.trace.boxed import Boxed, registry
+from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
 from wichi.trace.primitive import Primitive, View
+from wichi.trace.writable import Writable
 
 _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
@@ -145,126 +145,20 @@ class Trace:
             out.looks_into(args[0], None)
         return out
 
+    @property
+    def is_innermost(self) -> bool:
+        """Whether its function is the one that runs now."""
+        return self.active and _depth.get() == self.depth
+
     def line_of(self, atom: Atom) -> Where | None:
         eqn = self.builder.producer.get(atom) if type(atom) is Var else None
         return eqn.where if eqn else None
 
 
-class Tracer(Boxed):
+class Tracer(Writable):
     """A value inside a transform. Messages never say "tracer": to the user it is "a value inside grad/jit"."""
 
-    __slots__ = ("atom", "base", "part", "seen", "trace", "writes")
-
-    def __init__(self, trace: Trace, atom: Atom) -> None:
-        self.trace, self.atom = trace, atom
-        self.base: Tracer | None = None  # the value that NumPy would say this is a view of, through `part`
-        self.part: Any = None  # None: a view of another kind
-        self.writes = self.seen = 0  # how often this was written, and its base when it was last looked at
-
-    # Writing. NumPy writes into memory that views share; here each write makes a new value under the same name, and
-    # views are looked up again, or written through, or refused.
-    def looks_into(self, base: Tracer, item: Any) -> None:
-        """This is a view of ``base``, in NumPy's eyes."""
-        self.base, self.part, self.seen = base, item, base.writes
-
-    def refresh(self) -> None:
-        """A view shows what was written into its base since it was made."""
-        chain = [self]
-        while chain[-1].base is not None:
-            chain.append(chain[-1].base)
-        for base, view in reversed([*zip(chain[1:], chain, strict=False)]):
-            if view.seen != base.writes:
-                if view.part is None:
-                    refusals.stale(view)
-                view.atom = registry.methods["__getitem__"](base, view.part).atom
-                view.seen, view.writes = base.writes, view.writes + 1
-
-    def become(self, value: Any) -> None:
-        """This name stands for ``value`` from now on; so does its part of what it is a view of."""
-        if not self.trace.active or _depth.get() != self.trace.depth:
-            refusals.written_outside(self)
-        view: Tracer | None = self
-        while view is not None:
-            view.atom, view.writes = view.trace.lift(value), view.writes + 1
-            base = view.base
-            if base is not None:
-                if view.part is None:
-                    refusals.stale(view)
-                value = registry.methods["write"](base, view.part, value)
-                view.seen = base.writes + 1
-            view = base
-
-    def __getitem__(self, index: Any) -> Any:
-        part = registry.methods["__getitem__"](self, index)
-        if isinstance(part, Tracer):
-            parts = index if isinstance(index, tuple) else (index,)
-            if part.shape and all(map(_is_basic, parts)):
-                part.looks_into(self, (None,) if index is None else index)
-            else:
-                part.base = None
-        return part
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        if self.base is not None:
-            self.refresh()
-        part = value if isinstance(value, Tracer) and value.base is self and value.part is index else None
-        if part is None or part.seen != self.writes:  # else `x[i] += v`, which has written through already
-            self.become(registry.methods["write"](self, index, value))
-
-    def combine(self, index: Any, value: Any, op: str) -> None:
-        """``numpy.ufunc.at``: as often as an index occurs."""
-        if self.base is not None:
-            self.refresh()
-        self.become(registry.methods["write"](self, index, value, op))
-
-    def overwrite(self, compute: Callable[[], Any]) -> Tracer:
-        """``out=self`` of a NumPy function: this array holds the result from now on."""
-        value = compute()
-        shape = np.shape(value) if not isinstance(value, Boxed) else value.shape
-        if shape != self.shape:
-            raise ShapeError(
-                f"out= has shape {self.shape}, and the result has shape {shape}.",
-                at=frames.describe(frames.user_where()),
-                fix="out=wichi.numpy.empty(shape of the result)",
-            )
-        self.become(registry.methods["write"](self, ..., value))
-        return self
-
-    def _changed(self, name: str, other: Any) -> Tracer:
-        """``x += other``: in place for arrays, as NumPy has it; a number gets a new value."""
-        new = getattr(self, name)(other)
-        if not self.shape or not isinstance(new, Tracer):
-            return new  # type: ignore[no-any-return]
-        if (new.shape, new.dtype) != (self.shape, self.dtype):
-            raise DtypeError(
-                f"An in-place operation would turn {self.aval} into {new.aval}.",
-                at=frames.describe(frames.user_where()),
-                because="an array keeps its shape and dtype when it is changed in place",
-                fix="make a new value: x = x + y",
-            )
-        self.become(new)
-        return self
-
-    def __iadd__(self, other: Any) -> Tracer:
-        return self._changed("__add__", other)
-
-    def __isub__(self, other: Any) -> Tracer:
-        return self._changed("__sub__", other)
-
-    def __imul__(self, other: Any) -> Tracer:
-        return self._changed("__mul__", other)
-
-    def __itruediv__(self, other: Any) -> Tracer:
-        return self._changed("__truediv__", other)
-
-    def __ifloordiv__(self, other: Any) -> Tracer:
-        return self._changed("__floordiv__", other)
-
-    def __imod__(self, other: Any) -> Tracer:
-        return self._changed("__mod__", other)
-
-    def __ipow__(self, other: Any) -> Tracer:
-        return self._changed("__pow__", other)
+    __slots__ = ()
 
     @property
     def rank(self) -> int:  # type: ignore[override]
@@ -349,13 +243,6 @@ class Tracer(Boxed):
 
     def tolist(self) -> NoReturn:
         refusals.needs_plain(self)
-
-
-def _is_basic(part: Any) -> bool:
-    """Whether an index makes a view in NumPy: no arrays, and traced integers stand for NumPy's scalars."""
-    if isinstance(part, Tracer):
-        return not part.shape and part.dtype.kind in "iu"
-    return part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
 
 
 @dataclass(frozen=True, slots=True)
