@@ -1,0 +1,224 @@
+"""The tightest lower limits we know of each workload: what wichi's time is divided by.
+
+Three kinds, and the longest of them counts:
+
+- ``numba by hand``: value and gradient differentiated by hand and written as loops as good as we can make them, blocks
+  that stay in the nearest cache, results into arrays made beforehand, ``exp`` and ``log`` of ``vectors``, matrix
+  products by BLAS.
+- ``BLAS``: the matrix products alone, into arrays made beforehand; nothing between them.
+- ``bytes``: a triad (a = b + 3 c) that moves as many bytes as the arguments and the gradient have. It runs beside the
+  contestants and takes turns with them, so it is this machine's bandwidth at this size at this time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from benchmarks.limits_models import attention, mixture, mlp, mlp_step, two_moons
+from benchmarks.vectors import FAST, exp, log, tanh, wide
+from benchmarks.workloads import Workload
+
+Run = Callable[[], Any]
+_compiled = njit(fastmath=FAST, error_model="numpy")
+
+
+@_compiled
+def _rosenbrock(x: Any, g: Any) -> Any:
+    wide()
+    n = len(x)
+    bend = x[1] - x[0] * x[0]
+    value = 100.0 * bend * bend + (1.0 - x[0]) * (1.0 - x[0])
+    g[0] = -400.0 * bend * x[0] - 2.0 * (1.0 - x[0])
+    for i in range(1, n - 1):
+        here, back = x[i + 1] - x[i] * x[i], x[i] - x[i - 1] * x[i - 1]
+        value += 100.0 * here * here + (1.0 - x[i]) * (1.0 - x[i])
+        g[i] = 200.0 * back - 400.0 * here * x[i] - 2.0 * (1.0 - x[i])
+    g[n - 1] = 200.0 * (x[n - 1] - x[n - 2] * x[n - 2])
+    return value
+
+
+def rosenbrock(w: Workload) -> Run:
+    (x,) = w.arguments
+    g = np.empty_like(x)
+    return lambda: (_rosenbrock(x, g), g)
+
+
+def chain(w: Workload) -> Run:
+    (x,), (steps,) = w.arguments, w.settings
+    size = len(x)
+
+    @_compiled
+    def loop(x: Any, y: Any, g: Any) -> Any:
+        wide()
+        for i in range(size):
+            y[i] = x[i]
+            g[i] = 1.0
+        for _ in range(steps):
+            for i in range(size):
+                t = tanh(y[i] * 1.1 + 0.1)
+                g[i] *= 1.1 * (1.0 - t * t)
+                y[i] = t
+        value = 0.0
+        for i in range(size):
+            value += y[i]
+        return value
+
+    y, g = np.empty_like(x), np.empty_like(x)
+    return lambda: (loop(x, y, g), g)
+
+
+def pointwise(w: Workload) -> Run:
+    (x,), (operations,) = w.arguments, w.settings
+    rounds, number = operations // 5, x.dtype.type
+    half, one = number(0.5), number(1.0)
+    slopes = tuple(number(1.0 + 0.1 * i) for i in range(rounds))
+
+    @_compiled
+    def loop(x: Any, g: Any) -> Any:
+        wide()
+        value = number(0.0)
+        for i in range(len(x)):
+            y, slope = x[i], one
+            for j in range(rounds):
+                e = exp(-y * y)
+                slope *= slopes[j] - y * e
+                y = e * half + y * slopes[j]
+            g[i] = slope
+            value += y
+        return value
+
+    g = np.empty_like(x)
+    return lambda: (loop(x, g), g)
+
+
+@_compiled
+def _logistic(w: Any, x: Any, y: Any, g: Any, z: Any, part: Any) -> Any:
+    wide()
+    n, block = len(x), len(z)
+    value = 0.0
+    g[:] = 0.0
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        size = stop - start
+        np.dot(x[start:stop], w, z[:size])
+        for i in range(size):
+            e = exp(-abs(z[i]))
+            inverse = 1.0 / (1.0 + e)
+            value += max(z[i], 0.0) - z[i] * y[start + i] + log(1.0 + e)
+            z[i] = ((inverse if z[i] > 0.0 else e * inverse) - y[start + i]) / n
+        np.dot(z[:size], x[start:stop], part)
+        for j in range(len(g)):
+            g[j] += part[j]
+    return value / n
+
+
+def logistic(w: Workload) -> Run:
+    weights, x, y = w.arguments
+    g, part, z = np.empty_like(weights), np.empty_like(weights), np.empty(512)
+    return lambda: (_logistic(weights, x, y, g, z, part), g)
+
+
+@_compiled
+def _poisson(p: Any, t: Any, counts: Any, g: Any) -> Any:
+    wide()
+    p0, p1, p2, p3, inverse = p[0], p[1], p[2], p[3], 1.0 / p[4]
+    value = g0 = g1 = g2 = g3 = g4 = 0.0
+    for i in range(len(t)):
+        u = (t[i] - p3) * inverse
+        a, e = exp(p0 + p1 * t[i]), exp(-0.5 * u * u)
+        rate = a + p2 * p2 * e
+        value += rate - counts[i] * log(rate)
+        r = 1.0 - counts[i] / rate
+        g0 += r * a
+        g1 += r * a * t[i]
+        g2 += r * e
+        g3 += r * e * u
+        g4 += r * e * u * u
+    g[0], g[1], g[2] = g0, g1, 2.0 * p2 * g2
+    g[3], g[4] = p2 * p2 * inverse * g3, p2 * p2 * inverse * g4
+    return value
+
+
+def poisson(w: Workload) -> Run:
+    p, t, counts = w.arguments
+    g = np.empty_like(p)
+    return lambda: (_poisson(p, t, counts, g), g)
+
+
+@_compiled
+def _softmax(z: Any, y: Any, g: Any) -> Any:
+    wide()
+    n, classes = z.shape
+    value = 0.0
+    for i in range(n):
+        top = z[i, 0]
+        for j in range(classes):
+            top = max(top, z[i, j])
+        total = hit = 0.0
+        for j in range(classes):
+            e = exp(z[i, j] - top)
+            g[i, j] = e
+            total += e
+            hit += z[i, j] * y[i, j]
+        value += np.log(total) + top - hit
+        inverse = 1.0 / (total * n)
+        for j in range(classes):
+            g[i, j] = g[i, j] * inverse - y[i, j] / n
+    return value / n
+
+
+def softmax(w: Workload) -> Run:
+    z, y = w.arguments
+    g = np.empty_like(z)
+    return lambda: (_softmax(z, y, g), g)
+
+
+BY_HAND: dict[str, Callable[[Workload], Run]] = {
+    "rosenbrock": rosenbrock, "chain": chain, "pointwise": pointwise, "logistic": logistic, "poisson": poisson,
+    "softmax": softmax, "two moons": two_moons, "mlp": mlp, "mixture": mixture, "attention": attention,
+}  # fmt: skip
+
+
+def by_hand(w: Workload) -> Run:
+    return mlp_step(w) if w.step else BY_HAND[w.family](w)
+
+
+def blas_alone(w: Workload) -> Run | None:
+    """The matrix products of the workload and nothing else."""
+    if not w.products:
+        return None
+    rng = np.random.default_rng(0)
+    matrices = [
+        tuple(rng.standard_normal(s).astype(w.dtype) for s in ((m, k), (k, n), (m, n))) for m, k, n in w.products
+    ]
+
+    def run() -> None:
+        for a, b, c in matrices:
+            np.matmul(a, b, out=c)
+
+    return run
+
+
+@_compiled
+def _triad(a: Any, b: Any, c: Any) -> None:
+    wide()
+    for i in range(len(a)):
+        a[i] = b[i] + 3.0 * c[i]
+
+
+def bytes_alone(w: Workload) -> Run | None:
+    """A triad over as many bytes as the workload's arguments and gradient; none where they fit the nearest cache."""
+    size = w.bytes // 24
+    if w.bytes < 2**17:
+        return None
+    a, b, c = np.zeros(size), np.ones(size), np.ones(size)
+    return lambda: _triad(a, b, c)
+
+
+LIMITS: dict[str, Callable[[Workload], Run | None]] = {
+    "numba by hand": by_hand, "BLAS": blas_alone, "bytes": bytes_alone,
+}  # fmt: skip
