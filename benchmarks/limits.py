@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from benchmarks.limits_models import attention, mixture, mlp, mlp_step, two_moons
-from benchmarks.vectors import FAST, exp, log, tanh, wide
+from benchmarks.vectors import FAST, exp, larger, log, tanh, wide
 from benchmarks.workloads import Workload
 
 Run = Callable[[], Any]
@@ -153,11 +153,11 @@ def poisson(w: Workload) -> Run:
 def _softmax(z: Any, y: Any, g: Any) -> Any:
     wide()
     n, classes = z.shape
-    value = 0.0
+    value, share = 0.0, 1.0 / n
     for i in range(n):
         top = z[i, 0]
         for j in range(classes):
-            top = max(top, z[i, j])
+            top = larger(top, z[i, j])
         total = hit = 0.0
         for j in range(classes):
             e = exp(z[i, j] - top)
@@ -165,10 +165,10 @@ def _softmax(z: Any, y: Any, g: Any) -> Any:
             total += e
             hit += z[i, j] * y[i, j]
         value += np.log(total) + top - hit
-        inverse = 1.0 / (total * n)
+        inverse = share / total
         for j in range(classes):
-            g[i, j] = g[i, j] * inverse - y[i, j] / n
-    return value / n
+            g[i, j] = g[i, j] * inverse - y[i, j] * share
+    return value * share
 
 
 def softmax(w: Workload) -> Run:

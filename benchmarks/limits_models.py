@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from benchmarks.training import BETA1, BETA2, EPSILON, RATE, restarting
-from benchmarks.vectors import FAST, exp, log, wide
+from benchmarks.vectors import FAST, exp, larger, log, wide
 from benchmarks.workloads import Workload
 
 Run = Callable[[], Any]
@@ -53,7 +53,7 @@ def _loss(z: Any, last: Any, y: Any, g: Any, bias: Any) -> Any:
         hit = total = z[0, 0] * 0
         for j in range(classes):
             z[i, j] += last[j]
-            top = max(top, z[i, j])
+            top = larger(top, z[i, j])
         for j in range(classes):
             hit += z[i, j] * y[i, j]
             e = exp(z[i, j] - top)
@@ -230,9 +230,17 @@ _BLOCK = 128  # points at a time: their differences in all components stay in th
 
 
 @_compiled
+def _add(to: Any, k: Any, i: Any, j: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    to[k, i, j] += a
+    to[k, i, j + 1] += b
+    to[k, i, j + 2] += c
+    to[k, i, j + 3] += d
+
+
+@_compiled
 def _mixture(
     alphas: Any, means: Any, diagonals: Any, rest: Any, x: Any, of_alphas: Any, of_means: Any, of_diagonals: Any,
-    of_rest: Any, q: Any, shift: Any, turned: Any, moved: Any, inner: Any, sums: Any, products: Any,
+    of_rest: Any, q: Any, shift: Any, constants: Any, turned: Any, moved: Any, inner: Any, sums: Any, products: Any,
 ) -> Any:  # fmt: skip
     """Points lie along the vectors. ``q`` are the triangles with zeros above, padded to fours.
 
@@ -246,10 +254,10 @@ def _mixture(
     sums[:] = 0.0
     products[:] = 0.0
     for k in range(components):
-        inner_of_k = alphas[k]
+        constants[k] = alphas[k]
         for i in range(d):
             q[k, i, i] = np.exp(diagonals[k, i])
-            inner_of_k += diagonals[k, i]
+            constants[k] += diagonals[k, i]
             for j in range(i):
                 q[k, i, j] = rest[k, i, j]
         for i in range(d):
@@ -257,20 +265,29 @@ def _mixture(
             for j in range(i + 1):
                 total += q[k, i, j] * means[k, j]
             shift[k, i] = total
-        shift[k, d] = inner_of_k
     for start in range(0, n, _BLOCK):
         size = min(_BLOCK, n - start)
         for p in range(size):
             for j in range(d):
                 turned[j, p] = x[start + p, j]
         for k in range(components):
-            squares = inner[k]
-            squares[:] = 0.0
-            for i in range(0, d, 2):
-                _rows(moved[k, i], moved[k, i + 1], squares, q[k, i], q[k, i + 1], shift[k, i],
-                      shift[k, i + 1] if i + 1 < d else 0.0, turned, i + 2)  # fmt: skip
             for p in range(_BLOCK):
-                inner[k, p] = shift[k, d] - 0.5 * squares[p]
+                inner[k, p] = 0.0
+            for i in range(0, d, 2):
+                for p in range(_BLOCK):
+                    moved[k, i, p] = -shift[k, i]
+                    moved[k, i + 1, p] = -shift[k, i + 1]
+                for j in range(0, i + 2, 4):
+                    a0, a1, a2, a3 = q[k, i, j], q[k, i, j + 1], q[k, i, j + 2], q[k, i, j + 3]
+                    b0, b1, b2, b3 = q[k, i + 1, j], q[k, i + 1, j + 1], q[k, i + 1, j + 2], q[k, i + 1, j + 3]
+                    for p in range(_BLOCK):
+                        x0, x1, x2, x3 = turned[j, p], turned[j + 1, p], turned[j + 2, p], turned[j + 3, p]
+                        moved[k, i, p] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                        moved[k, i + 1, p] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                for p in range(_BLOCK):
+                    inner[k, p] += moved[k, i, p] * moved[k, i, p] + moved[k, i + 1, p] * moved[k, i + 1, p]
+            for p in range(_BLOCK):
+                inner[k, p] = constants[k] - 0.5 * inner[k, p]
         value += _shares(inner, size)
         for k in range(components):
             total = 0.0
@@ -278,10 +295,29 @@ def _mixture(
                 total += inner[k, p]
             of_alphas[k] += total
             for i in range(0, d, 2):
-                sums[k, i] += _weigh(moved[k, i], inner[k])
-                sums[k, i + 1] += _weigh(moved[k, i + 1], inner[k])
+                s0 = s1 = 0.0
+                for p in range(_BLOCK):
+                    m0, m1 = moved[k, i, p] * inner[k, p], moved[k, i + 1, p] * inner[k, p]
+                    moved[k, i, p], moved[k, i + 1, p] = m0, m1
+                    s0 += m0
+                    s1 += m1
+                sums[k, i] += s0
+                sums[k, i + 1] += s1
                 for j in range(0, min(i + 2, d), 4):
-                    _outer(products[k, i], products[k, i + 1], moved[k, i], moved[k, i + 1], turned, j)
+                    p00 = p01 = p02 = p03 = p10 = p11 = p12 = p13 = 0.0
+                    for p in range(_BLOCK):
+                        m0, m1 = moved[k, i, p], moved[k, i + 1, p]
+                        x0, x1, x2, x3 = turned[j, p], turned[j + 1, p], turned[j + 2, p], turned[j + 3, p]
+                        p00 += m0 * x0
+                        p01 += m0 * x1
+                        p02 += m0 * x2
+                        p03 += m0 * x3
+                        p10 += m1 * x0
+                        p11 += m1 * x1
+                        p12 += m1 * x2
+                        p13 += m1 * x3
+                    _add(products, k, i, j, p00, p01, p02, p03)
+                    _add(products, k, i + 1, j, p10, p11, p12, p13)
     for k in range(components):
         of_means[k] = 0.0
         for i in range(d):
@@ -294,57 +330,6 @@ def _mixture(
 
 
 @_compiled
-def _rows(m0: Any, m1: Any, squares: Any, q0: Any, q1: Any, s0: Any, s1: Any, turned: Any, stop: Any) -> None:
-    """Two rows of q x - q mean, and their squares added to ``squares``."""
-    wide()
-    m0[:] = -s0
-    m1[:] = -s1
-    for j in range(0, stop, 4):
-        a0, a1, a2, a3, b0, b1, b2, b3 = q0[j], q0[j + 1], q0[j + 2], q0[j + 3], q1[j], q1[j + 1], q1[j + 2], q1[j + 3]
-        x0, x1, x2, x3 = turned[j], turned[j + 1], turned[j + 2], turned[j + 3]
-        for p in range(_BLOCK):
-            m0[p] += a0 * x0[p] + a1 * x1[p] + a2 * x2[p] + a3 * x3[p]
-            m1[p] += b0 * x0[p] + b1 * x1[p] + b2 * x2[p] + b3 * x3[p]
-    for p in range(_BLOCK):
-        squares[p] += m0[p] * m0[p] + m1[p] * m1[p]
-
-
-@_compiled
-def _weigh(m: Any, w: Any) -> Any:
-    wide()
-    total = 0.0
-    for p in range(_BLOCK):
-        m[p] *= w[p]
-        total += m[p]
-    return total
-
-
-@_compiled
-def _outer(g0: Any, g1: Any, m0: Any, m1: Any, turned: Any, j: Any) -> None:
-    """Eight sums over the block at a time."""
-    wide()
-    x0, x1, x2, x3 = turned[j], turned[j + 1], turned[j + 2], turned[j + 3]
-    p00 = p01 = p02 = p03 = p10 = p11 = p12 = p13 = 0.0
-    for p in range(_BLOCK):
-        p00 += m0[p] * x0[p]
-        p01 += m0[p] * x1[p]
-        p02 += m0[p] * x2[p]
-        p03 += m0[p] * x3[p]
-        p10 += m1[p] * x0[p]
-        p11 += m1[p] * x1[p]
-        p12 += m1[p] * x2[p]
-        p13 += m1[p] * x3[p]
-    g0[j] += p00
-    g0[j + 1] += p01
-    g0[j + 2] += p02
-    g0[j + 3] += p03
-    g1[j] += p10
-    g1[j + 1] += p11
-    g1[j + 2] += p12
-    g1[j + 3] += p13
-
-
-@_compiled
 def _shares(inner: Any, size: Any) -> Any:
     """Softmax over the components in place, zero beyond ``size``; the sum of the logarithms of their sums."""
     wide()
@@ -353,7 +338,7 @@ def _shares(inner: Any, size: Any) -> Any:
     top[:] = inner[0]
     for k in range(1, components):
         for p in range(_BLOCK):
-            top[p] = max(top[p], inner[k, p])
+            top[p] = larger(top[p], inner[k, p])
     for k in range(components):
         for p in range(_BLOCK):
             inner[k, p] = exp(inner[k, p] - top[p])
@@ -375,7 +360,7 @@ def mixture(w: Workload) -> Run:
     (components, d), padded = params[1].shape, -(-x.shape[1] // 4) * 4
     buffers = [
         np.zeros(shape)
-        for shape in ((components, padded, padded), (components, d + 1), (padded, _BLOCK), (components, padded, _BLOCK),
+        for shape in ((components, padded, padded), (components, padded), (components,), (padded, _BLOCK), (components, padded, _BLOCK),
                       (components, _BLOCK), (components, padded), (components, padded, padded))
     ]  # fmt: skip
     arrays = (*params, x, *gradient, *buffers)
@@ -408,7 +393,7 @@ def _weights(scores: Any) -> None:
     for i in range(n):
         top = scores[i, 0]
         for j in range(m):
-            top = max(top, scores[i, j])
+            top = larger(top, scores[i, j])
         total = 0.0
         for j in range(m):
             scores[i, j] = exp((scores[i, j] - top) * 0.125)

@@ -12,6 +12,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Sums may be reordered, products fused, nothing else assumed: what wichi's own sums of many lanes do.
@@ -29,6 +30,18 @@ def wide(context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), generate
+
+
+@intrinsic
+def larger(context: Any, a: Any, b: Any) -> Any:
+    """The larger number, neither of them nan: Python's ``max`` in a loop stays scalar."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(arguments[0].type, (arguments[0].type, arguments[1].type))
+        maximum = cgutils.get_or_insert_function(builder.module, kind, f"llvm.maxnum.f{a.bitwidth}")
+        return builder.call(maximum, arguments, fastmath=("nnan", "nsz"))
+
+    return a(a, a), generate
 
 
 @intrinsic
@@ -67,7 +80,7 @@ def exp(x: Any) -> Any:
 
 @overload(exp, jit_options={"fastmath": _STRICT}, inline="never")
 def _exp(x: Any) -> Any:
-    """2**k * exp(r), |r| <= log(2) / 2, by Taylor's polynomial in Estrin's order."""
+    """2**k * exp(r), |r| <= log(2) / 2, by Taylor's polynomial (float32: Cephes'), short chains."""
     if x == types.float64:
 
         def double(x: Any) -> Any:
@@ -77,12 +90,12 @@ def _exp(x: Any) -> Any:
             r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
             r2 = r * r
             r4 = r2 * r2
-            low = (1.0 + r) + r2 * (0.5 + 0.16666666666666666 * r)
+            low = 1.0 + (r + r2 * (0.5 + 0.16666666666666666 * r))
             middle = (0.041666666666666664 + 0.008333333333333333 * r) + r2 * (
                 0.001388888888888889 + 0.0001984126984126984 * r
             )
             high = (2.48015873015873e-05 + 2.7557319223985893e-06 * r) + r2 * (
-                2.755731922398589e-07 + 2.505210838544172e-08 * r
+                2.755731922398589e-07 + 2.505210838544172e-08 * r + 2.08767569878681e-09 * r2
             )
             return _times_power(low + r4 * (middle + r4 * high), t)
 
@@ -96,9 +109,10 @@ def _exp(x: Any) -> Any:
         k = t - f(12582912.0)
         r = (x - k * f(0.693359375)) - k * f(-2.12194440e-4)
         r2 = r * r
-        low = (f(1.0) + r) + r2 * (f(0.5) + f(0.16666667) * r)
-        high = (f(0.041666667) + f(0.0083333333) * r) + r2 * f(0.0013888889)
-        return _times_power(low + (r2 * r2) * high, t)
+        tail = (f(0.50000001201) + f(0.16666665459) * r) + r2 * (
+            (f(4.1665795894e-2) + f(8.3334519073e-3) * r) + r2 * (f(1.3981999507e-3) + f(1.9875691500e-4) * r)
+        )
+        return _times_power(f(1.0) + (r + r2 * tail), t)
 
     return single
 
