@@ -72,27 +72,50 @@ def chain(w: Workload) -> Run:
 
 
 def pointwise(w: Workload) -> Run:
+    """In blocks: the exponentials of one element wait for each other, those of one round do not."""
     (x,), (operations,) = w.arguments, w.settings
-    rounds, number = operations // 5, x.dtype.type
-    half, one = number(0.5), number(1.0)
-    slopes = tuple(number(1.0 + 0.1 * i) for i in range(rounds))
+    number = x.dtype.type
+    first, *others = (number(1.0 + 0.1 * i) for i in range(operations // 5))
+    later, half, block = tuple(others), number(0.5), 256
 
     @_compiled
-    def loop(x: Any, g: Any) -> Any:
+    def loop(x: Any, g: Any, y: Any) -> Any:
         wide()
         value = number(0.0)
-        for i in range(len(x)):
-            y, slope = x[i], one
-            for j in range(rounds):
-                e = exp(-y * y)
-                slope *= slopes[j] - y * e
-                y = e * half + y * slopes[j]
-            g[i] = slope
-            value += y
+        for start in range(0, len(x), block):
+            stop = min(start + block, len(x))
+            of_x, of_g = x[start:stop], g[start:stop]
+            for i in range(stop - start):
+                e = exp(-of_x[i] * of_x[i])
+                of_g[i] = first - of_x[i] * e
+                y[i] = e * half + of_x[i] * first
+            for slope in later:
+                for i in range(stop - start):
+                    e = exp(-y[i] * y[i])
+                    of_g[i] *= slope - y[i] * e
+                    y[i] = e * half + y[i] * slope
+            for i in range(stop - start):
+                value += y[i]
         return value
 
-    g = np.empty_like(x)
-    return lambda: (loop(x, g), g)
+    if not later:
+        loop = _pointwise_of_one(first, half, number(0.0))
+    g, y = np.empty_like(x), np.empty(block, x.dtype)
+    return lambda: (loop(x, g, y), g)
+
+
+def _pointwise_of_one(first: Any, half: Any, zero: Any) -> Any:
+    @_compiled
+    def loop(x: Any, g: Any, y: Any) -> Any:
+        wide()
+        value = zero
+        for i in range(len(x)):
+            e = exp(-x[i] * x[i])
+            g[i] = first - x[i] * e
+            value += e * half + x[i] * first
+        return value
+
+    return loop
 
 
 @_compiled
@@ -103,13 +126,13 @@ def _logistic(w: Any, x: Any, y: Any, g: Any, z: Any, part: Any) -> Any:
     g[:] = 0.0
     for start in range(0, n, block):
         stop = min(start + block, n)
-        size = stop - start
+        size, seen = stop - start, y[start:stop]  # a slice: LLVM cannot tell that start + i is not below zero
         np.dot(x[start:stop], w, z[:size])
         for i in range(size):
             e = exp(-abs(z[i]))
             inverse = 1.0 / (1.0 + e)
-            value += max(z[i], 0.0) - z[i] * y[start + i] + log(1.0 + e)
-            z[i] = ((inverse if z[i] > 0.0 else e * inverse) - y[start + i]) / n
+            value += max(z[i], 0.0) - z[i] * seen[i] + log(1.0 + e)
+            z[i] = ((inverse if z[i] > 0.0 else e * inverse) - seen[i]) / n
         np.dot(z[:size], x[start:stop], part)
         for j in range(len(g)):
             g[j] += part[j]
