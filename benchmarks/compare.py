@@ -81,30 +81,15 @@ def by_autograd(w: Workload) -> Run:
     return lambda: f(*w.arguments)
 
 
-class _TorchNamespace:
-    """PyTorch under NumPy's names, as far as the workloads go."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.torch = torch
-        for name in ("tanh", "exp", "log", "log1p", "sqrt", "abs", "einsum", "swapaxes", "sum", "mean"):
-            setattr(self, name, getattr(torch, name))
-
-    def max(self, x: Any, axis: int) -> Any:
-        return self.torch.amax(x, axis)
-
-    def maximum(self, x: Any, y: float) -> Any:
-        return self.torch.clamp(x, min=y)
-
-
 def by_torch(w: Workload, compiled: Callable[[Any], Any] = lambda loss: loss) -> Run:
     """``compiled`` is applied to the loss."""
     import torch
 
+    from benchmarks.torch_names import Namespace
+
     if w.step:
-        return training.by_torch(w, _TorchNamespace(), compiled)
-    loss = compiled(functools.partial(w.loss, _TorchNamespace()))
+        return training.by_torch(w, Namespace(), compiled)
+    loss = compiled(functools.partial(w.loss, Namespace()))
     first, *rest = [[torch.tensor(p) for p in a] if isinstance(a, list) else torch.tensor(a) for a in w.arguments]
     leaves = first if isinstance(first, list) else [first]
     for leaf in leaves:
