@@ -180,7 +180,7 @@ def leaves_of(answer: Any) -> list[np.ndarray]:
     if callable(rest):
         rest = rest()
     arrays = [value, *(rest if isinstance(rest, list | tuple) else [rest])]
-    return [np.array(a.detach() if hasattr(a, "detach") else a) for a in arrays]
+    return [np.array(a.detach().numpy() if hasattr(a, "detach") else a) for a in arrays]
 
 
 def check(name: str, contestant: str, run: Run, reference: list[np.ndarray] | None, single: bool) -> list[np.ndarray]:
@@ -222,6 +222,13 @@ def best_of(runs: dict[str, Run], seconds: float = 1.5) -> dict[str, float]:
     """The best time of each; they take turns for ``seconds`` a contestant."""
     gc.collect()
     gc.freeze()  # what one contestant has imported does not slow down the others' collections
+    try:
+        return _in_turns(runs, seconds)
+    finally:
+        gc.unfreeze()
+
+
+def _in_turns(runs: dict[str, Run], seconds: float) -> dict[str, float]:
     found = dict.fromkeys(runs, float("inf"))
     repeats = {}
     for name, run in runs.items():
@@ -346,7 +353,7 @@ def main(pinned: bool = True, out: Path = Path("out"), names: list[str] | None =
         print(line(name, rows[name], columns), flush=True)
     print("\n" + summary(rows, [c for c in columns if c not in LIMITS and c != "wichi"]))
     out.mkdir(exist_ok=True)
-    content = {"machine": processor(), "cores": cores, "date": time.strftime("%Y-%m-%d"), "versions": versions(),
+    content = {"machine": processor(), "threads": cores, "date": time.strftime("%Y-%m-%d"), "versions": versions(),
                "rows": {name: vars(row) for name, row in rows.items()}}  # fmt: skip
     (out / ("benchmarks.json" if pinned else "unpinned.json")).write_text(json.dumps(content, indent=1))
     if pinned:

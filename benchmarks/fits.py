@@ -2,8 +2,8 @@
 
     make bench ROWS=fits
 
-As in ``compare``: one process pinned to one core, taking turns, answers compared before anything is timed. Each run is a
-whole call of a solver, as a user writes it; wichi's are made anew each time and find their compiled functions again.
+As in ``compare``: one process pinned to one core, taking turns, answers compared before anything is timed. Each run is
+a whole call of a solver, as a user writes it; wichi's are made anew each time and find their compiled functions again.
 Prints a table with evaluations in brackets, and writes ``out/fits.json``.
 """
 

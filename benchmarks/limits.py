@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from benchmarks.limits_models import attention, mixture, mlp, mlp_step, two_moons
+from benchmarks.limits_mixture import mixture
+from benchmarks.limits_models import attention, mlp, mlp_step, two_moons
 from benchmarks.vectors import FAST, exp, larger, log, tanh, wide
 from benchmarks.workloads import Workload
 

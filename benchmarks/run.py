@@ -207,7 +207,8 @@ def row_njit() -> None:
 
 ROWS = {
     "import": row_import, "compile": row_compile, "call": row_call, "warm": row_warm, "njit": row_njit,
-    "start": row_start, "memory": row_memory, "compare": row_compare, "unpinned": row_unpinned, "loops": row_loops, "sparse": row_sparse, "fits": row_fits,
+    "start": row_start, "memory": row_memory, "compare": row_compare, "unpinned": row_unpinned,
+    "loops": row_loops, "sparse": row_sparse, "fits": row_fits,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -235,7 +235,6 @@ SMALL: dict[str, Callable[[], Workload]] = {
     "chain": chain,
     "two moons": lambda: two_moons(21),
     "mlp": lambda: mlp([12, 7, 5, 3], 11, np.float32),
-    "mlp, f64": lambda: mlp([12, 7, 5, 3], 11),
     "step": lambda: mlp([12, 7, 5, 3], 11, np.float32, step=True),
     "logistic": lambda: logistic_regression(301),
     "mixture": lambda: gaussian_mixture(150, 5, 3),
