@@ -381,7 +381,7 @@ def plot(rows: dict[str, Row], others: list[str], path: Path) -> None:
     axes.set(xscale="log", xlabel="time / wichi's time (wichi is the line at 1)")
     axes.set_yticks(range(len(names)), [f"{n} ({rows[n].dtype})" for n in names])
     axes.grid(axis="both", alpha=0.3)
-    axes.legend(ncols=6, loc="upper center", bbox_to_anchor=(0.35, 1.1))
+    figure.legend(ncols=6, loc="outside upper center")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -216,9 +216,13 @@ def blas_alone(w: Workload) -> Run | None:
     if not w.products:
         return None
     rng = np.random.default_rng(0)
-    matrices = [
-        tuple(rng.standard_normal(s).astype(w.dtype) for s in ((m, k), (k, n), (m, n))) for m, k, n in w.products
-    ]
+
+    def factor(rows: int, columns: int, how: str) -> np.ndarray:
+        shape = (rows, columns) if how == "n" else (columns, rows)
+        stored = rng.standard_normal(shape).astype(w.dtype)
+        return stored if how == "n" else stored.T
+
+    matrices = [(factor(m, k, how[0]), factor(k, n, how[1]), np.empty((m, n), w.dtype)) for m, k, n, how in w.products]
 
     def run() -> None:
         for a, b, c in matrices:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from benchmarks.products import dot
 from benchmarks.training import BETA1, BETA2, EPSILON, RATE, restarting
 from benchmarks.vectors import FAST, exp, larger, log, wide
 from benchmarks.workloads import Workload
@@ -72,15 +73,15 @@ def _mlp(weights: Any, biases: Any, layers: Any, y: Any, slopes: Any, of_weights
     """``layers`` begins with the input; ``slopes`` are the gradients of the others."""
     last = len(weights) - 1
     for i in range(last):
-        np.dot(layers[i], weights[i], layers[i + 1])
+        dot(layers[i], weights[i], layers[i + 1])
         _activate(layers[i + 1], biases[i])
-    np.dot(layers[last], weights[last], layers[last + 1])
+    dot(layers[last], weights[last], layers[last + 1])
     value = _loss(layers[last + 1], biases[last], y, slopes[last], of_biases[last])
     for i in range(last, 0, -1):
-        np.dot(layers[i].T, slopes[i], of_weights[i])
-        np.dot(slopes[i], weights[i].T, slopes[i - 1])
+        dot(layers[i].T, slopes[i], of_weights[i])
+        dot(slopes[i], weights[i].T, slopes[i - 1])
         _gradient_of_sums(slopes[i - 1], layers[i], of_biases[i - 1])
-    np.dot(layers[0].T, slopes[0], of_weights[0])
+    dot(layers[0].T, slopes[0], of_weights[0])
     return value
 
 
@@ -304,31 +305,31 @@ def _attention(params: Any, x: Any, gradient: Any, rows: Any, weights: Any, slop
     (wq, wk, wv, wo, gain, bias), (gq, gk, gv, go, of_gain, of_bias) = params, gradient
     normal, scaled, q, k, v, mixed, y, dq, dk, dv, of_mixed = rows
     _normalise(x, gain, bias, normal, scaled)
-    np.dot(scaled, wq, q)
-    np.dot(scaled, wk, k)
-    np.dot(scaled, wv, v)
+    dot(scaled, wq, q)
+    dot(scaled, wk, k)
+    dot(scaled, wv, v)
     for b in range(len(weights)):
         part = slice(b * length, (b + 1) * length)
-        np.dot(q[part], k[part].T, weights[b])
+        dot(q[part], k[part].T, weights[b])
         _weights(weights[b])
-        np.dot(weights[b], v[part], mixed[part])
-    np.dot(mixed, wo, y)
+        dot(weights[b], v[part], mixed[part])
+    dot(mixed, wo, y)
     value = _residual(x, y)
-    np.dot(mixed.T, y, go)
-    np.dot(y, wo.T, of_mixed)
+    dot(mixed.T, y, go)
+    dot(y, wo.T, of_mixed)
     for b in range(len(weights)):
         part = slice(b * length, (b + 1) * length)
-        np.dot(of_mixed[part], v[part].T, slope)
-        np.dot(weights[b].T, of_mixed[part], dv[part])
+        dot(of_mixed[part], v[part].T, slope)
+        dot(weights[b].T, of_mixed[part], dv[part])
         _slope_of_scores(weights[b], slope, mixed[part], of_mixed[part])
-        np.dot(slope, k[part], dq[part])
-        np.dot(slope.T, q[part], dk[part])
-    np.dot(scaled.T, dq, gq)
-    np.dot(scaled.T, dk, gk)
-    np.dot(scaled.T, dv, gv)
-    np.dot(dq, wq.T, q)
-    np.dot(dk, wk.T, k)
-    np.dot(dv, wv.T, v)
+        dot(slope, k[part], dq[part])
+        dot(slope.T, q[part], dk[part])
+    dot(scaled.T, dq, gq)
+    dot(scaled.T, dk, gk)
+    dot(scaled.T, dv, gv)
+    dot(dq, wq.T, q)
+    dot(dk, wk.T, k)
+    dot(dv, wv.T, v)
     _gain_and_bias(q, k, v, normal, of_gain, of_bias)
     return value
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# (m, k, n) of a matrix product, and which of its factors are stored transposed: "nn", "tn" or "nt".
+Product = tuple[int, int, int, str]
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -16,7 +19,7 @@ class Workload:
 
     Attributes:
         family: under this name ``limits`` has value and gradient written by hand.
-        products: (m, k, n) of the matrix products a gradient cannot avoid.
+        products: the matrix products a gradient cannot avoid.
         settings: numbers that the loss is made of, beside its arguments.
         step: what is timed is a whole step of Adam in the first argument, not value and gradient.
     """
@@ -24,7 +27,7 @@ class Workload:
     family: str
     loss: Callable[..., Any]
     arguments: tuple[Any, ...]
-    products: tuple[tuple[int, int, int], ...] = ()
+    products: tuple[Product, ...] = ()
     settings: tuple[int, ...] = ()
     step: bool = False
 
@@ -82,10 +85,10 @@ def _hidden(xp: Any, params: Any, x: Any) -> Any:
     return x
 
 
-def _products(dims: list[int], batch: int) -> tuple[tuple[int, int, int], ...]:
-    found = []
+def _products(dims: list[int], batch: int) -> tuple[Product, ...]:
+    found: list[Product] = []
     for i, (a, b) in enumerate(itertools.pairwise(dims)):
-        found += [(batch, a, b), (a, batch, b)] + ([(batch, b, a)] if i else [])
+        found += [(batch, a, b, "nn"), (a, batch, b, "tn")] + ([(batch, b, a, "nt")] if i else [])
     return tuple(found)
 
 
@@ -128,7 +131,7 @@ def logistic_regression(n: int = 100_000) -> Workload:
         z = x @ w
         return xp.mean(xp.maximum(z, 0.0) - z * y + xp.log1p(xp.exp(-xp.abs(z))))
 
-    return Workload("logistic", loss, (rng.standard_normal(20), x, y), ((n, 20, 1), (20, n, 1)))
+    return Workload("logistic", loss, (rng.standard_normal(20), x, y), ((n, 20, 1, "nn"), (20, n, 1, "tn")))
 
 
 def gaussian_mixture(n: int, d: int, k: int) -> Workload:
@@ -198,10 +201,11 @@ def attention(batch: int = 8, length: int = 128, width: int = 64) -> Workload:
         return xp.mean((x + weights @ v @ wo) ** 2)
 
     rows = batch * length
-    flat = [(rows, width, width), (width, rows, width), (rows, width, width)] * 4
-    each = [(length, width, length), (length, length, width)] * 3 * batch
+    flat = [(rows, width, width, "nn"), (width, rows, width, "tn"), (rows, width, width, "nt")] * 4
+    inward, outward = (length, width, length), (length, length, width)
+    each = [(*inward, "nt"), (*outward, "nn"), (*inward, "nt"), (*outward, "tn"), (*outward, "nn"), (*outward, "tn")]
     x = rng.standard_normal((batch, length, width))
-    return Workload("attention", loss, (params, x), tuple(flat + each))
+    return Workload("attention", loss, (params, x), tuple(flat + each * batch))
 
 
 _MNIST = [784, 200, 80, 40, 10]
