@@ -5,13 +5,14 @@ Three kinds, and the longest of them counts:
 - ``numba by hand``: value and gradient differentiated by hand and written as loops as good as we can make them, blocks
   that stay in the nearest cache, results into arrays made beforehand, ``exp`` and ``log`` of ``vectors``, matrix
   products by BLAS.
-- ``BLAS``: the matrix products alone, into arrays made beforehand; nothing between them.
+- ``BLAS``: the matrix products alone, into arrays made beforehand; nothing between them, and no more arrays than shapes.
 - ``bytes``: a triad (a = b + 3 c) that moves as many bytes as the arguments and the gradient have. It runs beside the
   contestants and takes turns with them, so it is this machine's bandwidth at this size at this time.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -217,12 +218,16 @@ def blas_alone(w: Workload) -> Run | None:
         return None
     rng = np.random.default_rng(0)
 
-    def factor(rows: int, columns: int, how: str) -> np.ndarray:
-        shape = (rows, columns) if how == "n" else (columns, rows)
-        stored = rng.standard_normal(shape).astype(w.dtype)
-        return stored if how == "n" else stored.T
+    @functools.cache  # as many different arrays as a careful program has: those of one shape and role are one
+    def stored(role: str, shape: tuple[int, int]) -> np.ndarray:
+        return rng.standard_normal(shape).astype(w.dtype)
 
-    matrices = [(factor(m, k, how[0]), factor(k, n, how[1]), np.empty((m, n), w.dtype)) for m, k, n, how in w.products]
+    def factor(role: str, rows: int, columns: int, how: str) -> np.ndarray:
+        return stored(role, (rows, columns)) if how == "n" else stored(role, (columns, rows)).T
+
+    matrices = [
+        (factor("a", m, k, how[0]), factor("b", k, n, how[1]), stored("out", (m, n))) for m, k, n, how in w.products
+    ]
 
     def run() -> None:
         for a, b, c in matrices:
