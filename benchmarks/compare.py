@@ -234,7 +234,7 @@ def _in_turns(runs: dict[str, Run], seconds: float) -> dict[str, float]:
     for name, run in runs.items():
         start = time.perf_counter()
         run()
-        repeats[name] = max(1, int(0.01 / max(time.perf_counter() - start, 1e-7)))
+        repeats[name] = max(1, int(0.003 / max(time.perf_counter() - start, 1e-7)))  # short: between interruptions
     end = time.perf_counter() + seconds * len(runs)
     while time.perf_counter() < end:
         for name, run in runs.items():
@@ -336,7 +336,8 @@ def with_pytensor(rows: dict[str, Row], path: Path) -> None:
             row.seconds["PyTensor"] = row.seconds["wichi"] * theirs["PyTensor"] / theirs["wichi"]
 
 
-def main(pinned: bool = True, out: Path = Path("out"), names: list[str] | None = None) -> None:
+def main(pinned: bool = True, out: Path = Path("out"), seconds: float = 1.5) -> None:
+    """``seconds`` a contestant and workload."""
     if pinned:
         pin()
     contestants = PINNED if pinned else UNPINNED
@@ -346,8 +347,8 @@ def main(pinned: bool = True, out: Path = Path("out"), names: list[str] | None =
     columns = [*contestants, "PyTensor"] if pinned else list(contestants)
     print(heading(columns))
     rows = {}
-    for name in names or WORKLOADS:
-        rows[name] = compare(name, WORKLOADS[name](), contestants)
+    for name, make in WORKLOADS.items():
+        rows[name] = compare(name, make(), contestants, seconds)
         if pinned:
             with_pytensor({name: rows[name]}, out / "pytensor.json")
         print(line(name, rows[name], columns), flush=True)

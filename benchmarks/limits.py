@@ -5,7 +5,7 @@ Three kinds, and the longest of them counts:
 - ``numba by hand``: value and gradient differentiated by hand and written as loops as good as we can make them, blocks
   that stay in the nearest cache, results into arrays made beforehand, ``exp`` and ``log`` of ``vectors``, matrix
   products by BLAS.
-- ``BLAS``: the matrix products alone, into arrays made beforehand; nothing between them, and no more arrays than shapes.
+- ``BLAS``: the matrix products alone, into arrays made beforehand, no more of them than shapes; nothing in between.
 - ``bytes``: a triad (a = b + 3 c) that moves as many bytes as the arguments and the gradient have. It runs beside the
   contestants and takes turns with them, so it is this machine's bandwidth at this size at this time.
 """

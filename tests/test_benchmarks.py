@@ -174,7 +174,7 @@ def test_a_run_writes_what_it_prints(tmp_path, monkeypatch, capsys):
         compare, "UNPINNED", {"wichi": compare.by_wichi, "none": functools.partial(_raise, Unable("x"))}
     )
     monkeypatch.setattr(compare, "WORKLOADS", {"small chain": SMALL["chain"]})
-    compare.main(pinned=False, out=tmp_path)
+    compare.main(pinned=False, out=tmp_path, seconds=0.01)
     written = json.loads((tmp_path / "unpinned.json").read_text())
     row = written["rows"]["small chain"]
     assert row["dtype"] == "float64"
