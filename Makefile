@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
-.PHONY: help demo test check format bench wheel clean
+.PHONY: help demo test check format bench bench-pytensor wheel clean
 
 help:
 	@echo "make demo    learn handwritten digits; pictures in out/"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   lint, format, types"
 	@echo "make format  let ruff mend lint and format"
 	@echo "make bench   benchmarks (installs JAX and PyTorch)"
+	@echo "make bench-pytensor   their column of PyTensor, measured in an environment of its own"
 	@echo "make wheel   build the wheel, install it into an empty environment, take a gradient there"
 	@echo "make clean   remove what these made"
 
@@ -35,6 +36,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run $(ROWS)
 
+# PyTensor asks for an older numba: it has an environment of its own, with wichi in it too, so that both run side by side.
+# No C compiler: its numba mode is what is compared.
+bench-pytensor: $(VENV)-pytensor/.bench
+	PYTENSOR_FLAGS=cxx= $(VENV)-pytensor/bin/python -m benchmarks.pytensor_column
+
 wheel: $(VENV)/.python
 	rm -rf out/wheel && mkdir -p out/wheel
 	$(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir out/wheel .
@@ -47,6 +53,11 @@ $(VENV)/.examples $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)
 	$(PIP) -e '.[$*]'
 	@touch $@
 
+$(VENV)-pytensor/.bench: pyproject.toml
+	$(MAKE) VENV=$(VENV)-pytensor $(VENV)-pytensor/.python
+	$(VENV)-pytensor/bin/python -m pip --disable-pip-version-check --quiet install -e '.[bench-pytensor]'
+	@touch $@
+
 # Where the system's Python comes without venv's pip (Debian's does), virtualenv stands in.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -57,6 +68,6 @@ $(VENV)/.python:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bootstrap out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bootstrap $(VENV)-pytensor $(VENV)-pytensor-bootstrap out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f *.svg *.dot *.gv
 	find wichi tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,10 +1,14 @@
 """What wichi costs: importing, compiling, and calling, beside what the same work costs at least.
 
     make bench        everything
-    make bench ROWS="import compile call warm njit"   compare: beside JAX, PyTorch and autograd
+    make bench ROWS="import compile call warm njit"   start: processes to a first gradient, beside JAX and PyTorch
+                                                      memory: of a gradient of 10⁶ numbers
+                                                      compare: beside limits, JAX, PyTorch and autograd, on one core
+                                                      unpinned: the same on all cores
                                                       loops: scans, Hessians, batches of fits
                                                       fits: whole calls of SciPy's solvers
                                                       sparse: sparse Jacobians and Hessians
+    make bench-pytensor   PyTensor's column of compare, in an environment of its own
 
 Times are the best of many, taken in alternation within one process (for processes: alternating processes), because
 the machine is shared; ratios are what to quote.
@@ -118,10 +122,27 @@ def row_call() -> None:
 
 
 def row_compare() -> None:
-    """Beside JAX, PyTorch and autograd."""
-    from benchmarks.compare import main
+    """Beside limits, JAX, PyTorch and autograd, on one core. A process of its own: it pins itself."""
+    subprocess.run([sys.executable, "-m", "benchmarks.compare"], check=True)
 
-    main()
+
+def row_unpinned() -> None:
+    """The same on all cores."""
+    subprocess.run([sys.executable, "-m", "benchmarks.compare", "unpinned"], check=True)
+
+
+def row_start() -> None:
+    """Processes to a first gradient, beside JAX and PyTorch."""
+    from benchmarks.processes import start
+
+    start()
+
+
+def row_memory() -> None:
+    """Memory of a gradient of 10⁶ numbers, beside JAX and PyTorch."""
+    from benchmarks.processes import memory
+
+    memory()
 
 
 def row_loops() -> None:
@@ -186,7 +207,8 @@ def row_njit() -> None:
 
 ROWS = {
     "import": row_import, "compile": row_compile, "call": row_call, "warm": row_warm, "njit": row_njit,
-    "compare": row_compare, "loops": row_loops, "sparse": row_sparse, "fits": row_fits,
+    "start": row_start, "memory": row_memory, "compare": row_compare, "unpinned": row_unpinned,
+    "loops": row_loops, "sparse": row_sparse, "fits": row_fits,
 }  # fmt: skip
 
 if __name__ == "__main__":
