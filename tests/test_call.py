@@ -167,6 +167,65 @@ def test_weak_and_strong_scalars():
     np.testing.assert_array_equal(f(np.float32([1, 2] * 5), 0.25), np.float32([0.25, 0.5] * 5))
 
 
+@pytest.mark.parametrize("kind", "?bhilqBHILQfd")
+def test_scalars_of_every_dtype(kind):
+    f = wichi.jit(lambda x, n: (x + n, n))
+    number = np.dtype(kind).type
+    for k in (1, 0, 1, 1):
+        total, again = f(X, number(k))
+        np.testing.assert_array_equal(total, X + k)
+        assert again == k
+        assert again.dtype == kind
+    assert len(f._direct) == 1
+    np.testing.assert_array_equal(f(X, np.array(1, kind))[0], X + 1)
+
+
+def test_donated_arguments_go_the_short_way_and_must_lie_apart():
+    f = wichi.jit(lambda state, y: ({"p": state["p"] * 0.5 + y, "n": state["n"] + 1}, np.sum(y)), donate_argnums=0)
+    p, y = X.copy(), X * 2
+    state, want = {"p": p, "n": np.int64(0)}, X
+    for k in range(5):
+        state, total = f(state, y)
+        want = want * 0.5 + y
+        assert state["p"] is p
+        np.testing.assert_array_equal(p, want)
+        assert (state["n"], total) == (k + 1, np.sum(y))
+    assert len(f._direct) == 1
+    memory = np.zeros(15)
+    for p, y in ((memory[:10], memory[5:]), (memory[5:], memory[:10]), (memory[:10], memory[:10])):
+        with pytest.raises(wichi.errors.ArgumentError, match="shares memory"):
+            f({"p": p, "n": np.int64(0)}, y)
+    fixed = np.zeros(10)
+    fixed.flags.writeable = False
+    with pytest.raises(wichi.errors.ArgumentError, match="writable"):
+        f({"p": fixed, "n": np.int64(0)}, X)
+    assert not memory.any()
+    assert not fixed.any()
+    np.testing.assert_array_equal(f({"p": memory[:5].copy().repeat(2), "n": np.int64(0)}, memory[5:])[0]["p"], 0)
+
+
+def test_a_donated_array_is_none_that_the_function_holds():
+    held = np.ones(10)
+    f = wichi.jit(lambda p: p * 2 + np.sum(p * held), donate_argnums=0)
+    for _ in range(4):
+        f(np.ones(10))
+    for p in (held, held[::1]):
+        with pytest.raises(wichi.errors.ArgumentError, match="shares memory"):
+            f(p)
+    np.testing.assert_array_equal(held, 1)
+
+
+def test_what_may_fail_is_not_run_twice_on_what_it_has_written():
+    f = wichi.jit(lambda p, i: (p * 2, p[i]), donate_argnums=0)
+    p = np.ones(10)
+    for _ in range(3):
+        p, _ = f(p, np.array([1, 2]))
+    before = p.copy()
+    with pytest.raises(wichi.errors.IndexRangeError):
+        f(p, np.array([1, 99]))
+    assert np.array_equal(p, before) or np.array_equal(p, before * 2)
+
+
 def test_trees():
     f = wichi.value_and_grad(lambda p: np.sum(p["a"] ** 2) + np.sum(p["b"][0]) * p["b"][1])
     tree = {"a": np.arange(3.0), "b": [np.ones(2), np.float64(2.0)]}

@@ -161,7 +161,7 @@ class Transformed(Portable, Generic[P, R]):
         if any(found is trace for trace in self._shortened):
             return  # its fast call has refused this time: a strided array, for instance
         executable = found.run.executable
-        if executable is None or found.captured or found.run.donated:
+        if executable is None or found.captured:
             return  # not compiled (debugging), or without a fast way in
         known, values = self._current()
         if not found.depends_on_same(values):
@@ -171,7 +171,7 @@ class Transformed(Portable, Generic[P, R]):
         door = executable.door(tuple(zip(known, values, strict=True)))
         if door is None:
             return
-        fast = direct(door, executable.plan.outputs, pytree.builder(found.out_tree), found.guards)
+        fast = direct(door, executable.plan, pytree.builder(found.out_tree), found.guards)
         self._shortened = (found, *self._shortened)[:_MOST_DIRECT]
         if plain:
             self._direct = (fast, *self._direct)[:_MOST_DIRECT]

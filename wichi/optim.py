@@ -112,13 +112,13 @@ def _adamw(
     rate, count = _rate(learning_rate, state.count), state.count + 1
     first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.averages[0], grads)
     second = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.averages[1], grads)
-    # Both averages start at zero; dividing by these undoes the bias.
-    bias1, bias2 = 1 - beta1 ** (count * 1.0), 1 - beta2 ** (count * 1.0)
+    # Both averages start at zero; these factors undo the bias. As numbers, so that an element takes one division.
+    step = rate / (1 - beta1 ** (count * 1.0))
+    spread = 1 / np.sqrt(1 - beta2 ** (count * 1.0))
 
     def moved(p: Any, m: Any, v: Any) -> Any:
         kept = p * (1 - rate * weight_decay) if weight_decay else p
-        step = rate * (m / _like(bias1, m)) / (np.sqrt(v / _like(bias2, v)) + epsilon)
-        return kept - step
+        return kept - _like(step, m) * m / (np.sqrt(v) * _like(spread, v) + epsilon)
 
     return tree_map(moved, params, first, second), State(count, (first, second))
 

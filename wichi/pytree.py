@@ -106,7 +106,7 @@ def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
     """What takes the leaves out of trees of this one structure, several times faster than ``flatten``.
 
     It answers None for a tree of another structure. There is none (None) for trees that hold more than dicts, lists,
-    tuples and ``None``. The code is generated: a straight line of lookups, one a node.
+    tuples (named ones too) and ``None``. The code is generated: a straight line of lookups, one a node.
     """
     lines: list[str] = []
     keys: list[Any] = []
@@ -120,9 +120,10 @@ def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
         if node is None:
             lines.append(f"if {name} is not None: return None")
             continue
-        if type(node) not in (dict, list, tuple):
+        if type(node) not in (dict, list, tuple) and not optree.is_namedtuple_instance(node):
             return None
-        lines.append(f"if type({name}) is not {type(node).__name__} or len({name}) != {len(node)}: return None")
+        lines.append(f"if type({name}) is not keys[{len(keys)}] or len({name}) != {len(node)}: return None")
+        keys.append(type(node))
         for key, child in node.items() if type(node) is dict else enumerate(node):
             child_name = f"{name}_{len(keys)}"
             lines.append(f"{child_name} = {name}[keys[{len(keys)}]]")

@@ -25,20 +25,24 @@ from wichi.kernels.door import (
     DIMS,
     ENTRY,
     FLAGS,
-    FLOAT,
     GET_ITEM,
     HEAD,
     INCREF,
     NAMES,
     NDIM,
     NO,
+    NUMBER,
     OWN,
     RESTORE,
     SAVE,
     SCALARS,
     SIZES,
+    SPANS,
     STACK,
     TYPE,
+    WRITEABLE,
+    WRITES,
+    WRITTEN,
     YES,
 )  # fmt: skip
 
@@ -145,7 +149,7 @@ def source() -> str:
         captured = w.equal(how, CAPTURED)
         x = w.load(b.select(captured, w.plus(at, 8), w.plus(args, w.times(b.select(captured, _I64(0), what), 8))))
         choice = b.switch(how, checked)
-        choice.add_case(_I64(FLOAT), number)
+        choice.add_case(_I64(NUMBER), number)
         choice.add_case(_I64(OWN), own)
         b.position_at_end(number)  # the number itself lies where an array has its data pointer
         found = w.load(x, TYPE)
@@ -157,7 +161,8 @@ def source() -> str:
         rank = w.load(at, 32)
         w.unless(w.equal(w.load(x, TYPE), kind), refused)
         same = b.and_(w.equal(w.load(x, DESCR), w.load(at, 24)), w.equal(w.load_int(x, NDIM), rank))
-        same = b.and_(same, w.equal(b.and_(w.load_int(x, FLAGS), _I64(DENSE)), DENSE))
+        flags = b.select(w.equal(how, WRITTEN), _I64(DENSE | WRITEABLE), _I64(DENSE))
+        same = b.and_(same, w.equal(b.and_(w.load_int(x, FLAGS), flags), flags))
         w.unless(same, refused)
         dims = w.load(x, DIMS)
 
@@ -177,7 +182,26 @@ def source() -> str:
             following.add_incoming(value, block)
         return following
 
-    w.repeat(arrays, at, array)
+    at = w.repeat(arrays, at, array)
+    spans = w.plus(at, w.times(head(WRITES), 16))
+
+    def span(place: Any) -> tuple[Any, Any]:
+        start = w.load(w.plus(workspace, w.times(w.load(place), 8)))
+        return start, w.plus(start, w.load(place, 8))
+
+    def written(i: Any, at: Any) -> Any:
+        start, stop = span(at)
+
+        def other(k: Any, place: Any) -> Any:
+            low, high = span(place)
+            apart = b.or_(b.icmp_unsigned("<=", high, start), b.icmp_unsigned(">=", low, stop))
+            w.unless(b.or_(apart, w.equal(w.load(place), w.load(at))), refused)
+            return w.plus(place, 16)
+
+        w.repeat(head(SPANS), spans, other)
+        return w.plus(at, 16)
+
+    w.repeat(head(WRITES), at, written)
     end = w.plus(workspace, w.times(arrays, 8))
     w.store(b.and_(w.plus(end, 8 + 63), _I64(-64)), end)
     save = head(SAVE)

@@ -77,13 +77,18 @@ class Door:
 def make_door(
     plan: Plan, entry: int, avals: Sequence[Aval], dependencies: Sequence[tuple[Dependency, Any]]
 ) -> Door | None:
-    """A door for ``plan``, whose machine code is at ``entry``; None if an argument is of a kind it cannot read.
+    """A door for ``plan``, whose machine code is at ``entry``.
+
+    None if an argument is of a kind it cannot read; and if a run that writes into arguments may fail, as what is
+    refused here is run once more.
 
     Args:
         avals: of the arguments, as they were traced (a weak float is a Python float).
         dependencies: what must still be the same, each with the value it had.
     """
     if not available() or any(_how(a) is None for a in avals):
+        return None
+    if plan.donated and (plan.failures or plan.interruptible):
         return None
     cells: list[int] = []
     names: list[int] = []
@@ -94,8 +99,11 @@ def make_door(
         elif dependency.holder is not None:
             names += [id(dependency.holder), id(dependency.key), expected]
     records: list[int] = []
+    into = {i for _, i in plan.donated}
+    if any(not avals[i].shape for i in into):
+        return None
     for i, aval in enumerate(avals):
-        records += _record(_how(aval), i, aval)
+        records += _record(door.WRITTEN if i in into else _how(aval), i, aval)
     for array in plan.constants:
         if not array.flags.c_contiguous or not array.flags.aligned or not array.dtype.isnative:
             return None
@@ -103,6 +111,10 @@ def make_door(
     for i, aval in enumerate(plan.outputs):
         records += _record(door.OWN, len(avals) + i, aval)
     arguments = len(avals) + len(plan.constants) + len(plan.outputs)
+    sizes = [(i, a.size * a.dtype.itemsize) for i, a in enumerate(avals) if a.shape]
+    sizes += [(len(avals) + i, array.nbytes) for i, array in enumerate(plan.constants)]
+    spans = [(slot, size) for slot, size in sizes if size and into]
+    writes = [(slot, size) for slot, size in spans if slot in into]
     small = plan.bytes_touched() <= _SMALL
     head = [0] * door.HEAD
     room = 8 * (arguments + 1) + 64 + plan.arena_bytes
@@ -112,11 +124,12 @@ def make_door(
     head[door.DEBUGGING] = debugging.ctypes.data
     head[door.ENTRY], head[door.SIZES], head[door.SCALARS] = entry, plan.sizes.ctypes.data, plan.scalars.ctypes.data
     head[door.CELLS], head[door.NAMES], head[door.ARRAYS] = len(cells) // 2, len(names) // 3, arguments
+    head[door.WRITES], head[door.SPANS] = len(writes), len(spans)
     head[door.YES], head[door.NO] = id(True), id(False)
     head[door.GET_ITEM], head[door.INCREF] = _symbol("PyDict_GetItem"), _symbol("Py_IncRef")
     if not small or plan.interruptible:
         head[door.SAVE], head[door.RESTORE] = _symbol("PyEval_SaveThread"), _symbol("PyEval_RestoreThread")
-    table = np.array([*head, *cells, *names, *records], np.int64)
+    table = np.array([*head, *cells, *names, *records, *sum(writes, ()), *sum(spans, ())], np.int64)
     definition = _MethodDef(b"program", _native_entry()[0], _METH_FASTCALL, None)
     # The definition is not copied by CPython, and the table holds bare addresses: all of it must outlive the builtin.
     keep = (table, definition, plan, tuple(dependencies))
@@ -127,15 +140,15 @@ NOT_MINE: Any = object()  # what a direct call answers to arguments that it was 
 
 
 def direct(
-    found: Door, outputs: Sequence[Aval], build: Callable[[Sequence[Any]], Any] | None, guards: Sequence[Any] = ()
+    found: Door, plan: Plan, build: Callable[[Sequence[Any]], Any] | None, guards: Sequence[Any] = ()
 ) -> Callable[[Sequence[Any]], Any]:
-    """A call of ``found``: leaves in, the answer out.
+    """A call of ``found``, a door for ``plan``: leaves in, the answer out.
 
     Args:
         build: puts results into their tree; None: there is one.
         guards: what the last outputs must be for the others to be right.
     """
-    empty, enter, none = np.empty, found.enter, NOT_MINE
+    empty, enter, none, outputs, sources = np.empty, found.enter, NOT_MINE, plan.outputs, plan.sources()
     specs = [(a.shape, a.dtype) for a in outputs]
     makers = [results.maker(a) for a in outputs]
     kept = len(outputs) - len(guards)
@@ -165,9 +178,12 @@ def direct(
             if any(map(ne, guards, outs[kept:])):
                 return none
             del outs[kept:]
+        if sources is not None:
+            outs += leaves
+            outs = [outs[i] for i in sources]
         return build(outs) if build is not None else outs[0]
 
-    brief = found.small and not found.room
+    brief = found.small and not found.room and sources is None
     if brief and len(specs) == 1 and build is None and not guards:
         ((shape, dtype),) = specs
         chosen: Any = one
@@ -183,13 +199,13 @@ def direct(
 def _how(aval: Aval) -> int | None:
     """How the entry finds an argument of this type; None if it cannot."""
     if aval.weak:
-        return door.FLOAT if aval.dtype == np.float64 else None
-    return door.GIVEN if aval.shape else door.FLOAT if aval.dtype == np.float64 else None
+        return door.NUMBER if aval.dtype == np.float64 else None
+    return door.GIVEN if aval.shape else door.NUMBER
 
 
 def _record(how: int | None, what: int, aval: Aval, dtype: np.dtype[Any] | None = None) -> list[int]:
-    if how == door.FLOAT:
-        kind = id(float) if aval.weak else id(np.float64)
+    if how == door.NUMBER:
+        kind = id(float) if aval.weak else id(aval.dtype.type)
         return [how, what, kind, kind]
     return [how or 0, what, id(np.ndarray), id(dtype or _singleton(aval.dtype)), len(aval.shape), *aval.shape]
 
@@ -253,6 +269,9 @@ def _fields_stand_where_expected() -> bool:
         return False
     dims = (ctypes.c_int64 * 2).from_address(word(array, door.DIMS))
     contents = object()
+    scalars = [np.dtype(kind).type(1) for kind in "?bhilqBHILQfd"]
+    unwritable = np.arange(2.0)
+    unwritable.flags.writeable = False
     cell = CellType(contents)
     flags = word(array, door.FLAGS, ctypes.c_int32)
     return (
@@ -264,6 +283,8 @@ def _fields_stand_where_expected() -> bool:
         and flags & door.DENSE == door.DENSE
         and word(array.T, door.FLAGS, ctypes.c_int32) & door.DENSE != door.DENSE
         and ctypes.c_double.from_address(id(2.5) + door.DATA).value == 2.5
-        and ctypes.c_double.from_address(id(scalar := np.float64(1.5)) + door.DATA).value == scalar
+        and all(ctypes.string_at(id(x) + door.DATA, x.itemsize) == x.tobytes() for x in scalars)
+        and word(unwritable, door.FLAGS, ctypes.c_int32) & door.WRITEABLE == 0
+        and flags & door.WRITEABLE == door.WRITEABLE
         and word(cell, door.CELL_CONTENTS) == id(contents)
     )

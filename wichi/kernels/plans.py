@@ -48,6 +48,14 @@ class Plan:
         """Whether there is a loop that may not end, or a Python function that may take its time."""
         return any(x is INTERRUPT_CHECK or isinstance(x, HostFunction) for x in self.numbers)
 
+    def sources(self) -> list[int] | None:
+        """Where each result is: a place in the outputs and then the inputs. None: the results are the outputs."""
+        if not self.donated:
+            return None
+        own, count = dict(self.donated), len(self.outputs)
+        rest = iter(range(count))
+        return [count + own[k] if k in own else next(rest) for k in range(count + len(own))]
+
     def bytes_touched(self) -> int:
         """The memory of inputs, captured arrays, outputs and the arena."""
         avals = (*self.inputs, *self.outputs)

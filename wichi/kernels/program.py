@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from wichi.config import config
 from wichi.errors import ArgumentError, IndexRangeError, KernelError, LoopError, SingularError
@@ -81,7 +82,7 @@ class Executable:
     Inputs that are not C-contiguous, aligned and of native byte order are copied at the door; none is written.
     """
 
-    __slots__ = ("_arenas", "_called", "_door", "_makers", "native", "parallel", "plan")
+    __slots__ = ("_arenas", "_called", "_door", "_makers", "_sources", "native", "parallel", "plan")
 
     def __init__(self, graph: Graph, donated: Mapping[int, int] | None = None, parallel: bool = False) -> None:
         """``parallel``: large programs are cut into chunks for threads; see ``wichi.kernels.parallel``."""
@@ -92,33 +93,29 @@ class Executable:
         self.native = native(self.plan.program)
         self._arenas: deque[np.ndarray[Any, Any]] = deque(maxlen=8)  # free ones; a running call owns its own
         self._makers = [results.maker(aval) for aval in self.plan.outputs]
+        self._sources = self.plan.sources()
         self._door: Door | None = None
         self._called = False
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         if self.plan.interruptible:
             interrupts.raise_if_interrupted()  # a fast call has ended for it, and left the rest to us
-        outs = [make() for make in self._makers]
-        if self.plan.donated:
-            return self._into_donated(args, outs)
+        outs: list[Any] = [make() for make in self._makers]
         if self._door is None or not self._door.run(args, outs):
             if self.plan.interruptible:
                 interrupts.raise_if_interrupted()
+            if self.plan.donated:
+                check_donated([*args, *self.plan.constants], [i for _, i in self.plan.donated])
             self._run(args, outs)
             if not self._called:
                 self._called = True
             elif self._door is None:
                 self._door = self.door(())  # worth making from the second call on
-        return [x if x.ndim else x[()] for x in outs]
-
-    def _into_donated(self, args: Sequence[Any], outs: list[np.ndarray[Any, Any]]) -> list[Any]:
-        """The results, those that were donated in the arrays given for them."""
-        check_donated(args, [i for _, i in self.plan.donated])
-        self._run(args, outs)
-        own = dict(self.plan.donated)
-        rest = iter(outs)
-        found = [args[own[k]] if k in own else next(rest) for k in range(len(own) + len(outs))]
-        return [x if x.ndim or k in own else x[()] for k, x in enumerate(found)]
+        found = [x if x.ndim else x[()] for x in outs]
+        if self._sources is not None:
+            found += args
+            found = [found[i] for i in self._sources]
+        return found
 
     def door(self, dependencies: Sequence[tuple[Dependency, Any]]) -> Door | None:
         """The fast way in, open while ``dependencies`` have the values given with them; None where there is none."""
@@ -172,14 +169,17 @@ def check_donated(args: Sequence[Any], donated: Sequence[int]) -> None:
                 because="the result is written into its memory",
                 fix="np.ascontiguousarray(x), or leave it out of donate_argnums",
             )
-        for k, other in enumerate(args):
-            if k != i and isinstance(other, np.ndarray) and other.size and np.may_share_memory(x, other):
-                raise ArgumentError(
-                    "A donated array shares memory with another argument.",
-                    at=at,
-                    because="a result is written into it while the other may still be read",
-                    fix="copy one of them: x.copy()",
-                )
+    arrays = [(*byte_bounds(x), i) for i, x in enumerate(args) if isinstance(x, np.ndarray) and x.size]
+    own, end, own_end = set(donated), 0, 0  # the highest ends so far, of all and of those donated
+    for low, high, i in sorted(arrays):
+        if low < (end if i in own else own_end):
+            raise ArgumentError(
+                "A donated array shares memory with another argument.",
+                at=at,
+                because="a result is written into it while the other may still be read",
+                fix="copy one of them: x.copy()",
+            )
+        end, own_end = max(end, high), max(own_end, high) if i in own else own_end
 
 
 def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
