@@ -166,11 +166,11 @@ class Transformed(Portable, Generic[P, R]):
         known, values = self._current()
         if not found.depends_on_same(values):
             return  # changed meanwhile
-        plain = len(leaves) == len(args) and all(map(_is, leaves, args))
-        extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
         door = executable.door(tuple(zip(known, values, strict=True)))
         if door is None:
             return
+        plain = len(leaves) == len(args) and all(map(_is, leaves, args))
+        extract = None if plain or treedef.children()[1].num_leaves else pytree.extractor(treedef.children()[0])
         fast = direct(door, executable.plan, pytree.builder(found.out_tree), found.guards)
         self._shortened = (found, *self._shortened)[:_MOST_DIRECT]
         if plain:

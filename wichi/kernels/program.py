@@ -159,13 +159,12 @@ def check_donated(args: Sequence[Any], donated: Sequence[int]) -> None:
     Raises:
         ArgumentError: a donated argument is no plain, contiguous, writable array, or shares memory with another.
     """
-    at = frames.describe(frames.user_where())
     for i in donated:
         x = args[i]
         if type(x) is not np.ndarray or not (x.flags.c_contiguous and x.flags.aligned and x.flags.writeable):
             raise ArgumentError(
                 f"A donated argument is {type(x).__name__}, or not contiguous and writable.",
-                at=at,
+                at=frames.describe(frames.user_where()),
                 because="the result is written into its memory",
                 fix="np.ascontiguousarray(x), or leave it out of donate_argnums",
             )
@@ -175,7 +174,7 @@ def check_donated(args: Sequence[Any], donated: Sequence[int]) -> None:
         if low < (end if i in own else own_end):
             raise ArgumentError(
                 "A donated array shares memory with another argument.",
-                at=at,
+                at=frames.describe(frames.user_where()),
                 because="a result is written into it while the other may still be read",
                 fix="copy one of them: x.copy()",
             )
