@@ -7,7 +7,8 @@ import pytest
 
 import wichi
 from tests.array_programs import arguments, of_sizes, program
-from wichi.kernels import bands
+from wichi.kernels import bands, writer
+from wichi.kernels.loops import Loop, walk
 from wichi.kernels.schedule import plan
 from wichi.kernels.source import source
 
@@ -65,6 +66,29 @@ def test_random_programs_of_empty_arrays(sizes):
             close((value, gradients), g(*given))
         checked += 1
     assert checked >= 3
+
+
+@pytest.mark.parametrize("columns", [1, 7, 16, 17, 32, 33, 100])
+def test_longer_blocks_where_functions_wait_for_each_other(columns, monkeypatch):
+    monkeypatch.setattr(
+        writer, "LONG", frozenset({"sqrt", "div"})
+    )  # in place of exp and its like: NumPy's bits are ours
+
+    def f(x):
+        for i in range(5):
+            x = np.sqrt(np.abs(x * x - 0.3) + 0.1 * i) * 0.9 - x / 7
+        return np.sum(x), np.max(x), np.sum(x, axis=0), x
+
+    for dtype in (np.float64, np.float32):
+        x = np.random.default_rng(columns).standard_normal((5, columns)).astype(dtype)
+        g = wichi.jit(f)
+        nests = plan(g.graph(x)).program.nests
+        assert any(s.brief for nest in nests for s in walk(nest.body) if isinstance(s, Loop))
+        space = {}
+        exec(g.source(x), space)
+        for got, want in zip(g(x), space["program"](x), strict=True):
+            assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+        close(g(x), f(x), dtype)
 
 
 @pytest.mark.parametrize("way", ["as it is", "short blocks"])

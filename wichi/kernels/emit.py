@@ -323,6 +323,16 @@ class NestEmitter:
         self.lanes, outer = s.lanes, self.varying
         self.varying = set(outer)
         maskable = may_be_masked(s)
+        if maskable and s.brief:
+            with b.if_else(b.icmp_signed("<=", extent, _I64(s.brief))) as (brief, full):
+                with brief:
+                    self.lanes = s.brief
+                    self._last_block(s, _I64(0), extent)
+                with full:
+                    self.lanes, self.varying = s.lanes, set(outer)
+                    self._counted(s, _I64(0), extent, s.lanes, extent)
+            self.lanes, self.varying, self.counter = 0, outer, None
+            return
         if maskable and len(s.body) > _MOST_TWICE:
             self._counted(s, _I64(0), extent, s.lanes, extent)
             self.lanes, self.varying, self.counter = 0, outer, None
@@ -418,9 +428,12 @@ class NestEmitter:
         slot, begun = self.accumulators[s.into]
         old, kinds = b.load(slot), [begun.dtype] * 2
         if self.lanes:
-            new = scalars.compute(b, begun.op, [old, self._vector(s.value)], kinds, begun.dtype, self.lanes)
-            if self.mask is not None:
-                new = b.select(self.mask, new, old)
+            value, mask = self._vector(s.value), self.mask
+            if self.lanes < begun.lanes:  # a brief block, the first and only one
+                value, mask = self._widened(value, begun.lanes), self._widened(mask, begun.lanes)
+            new = scalars.compute(b, begun.op, [old, value], kinds, begun.dtype, begun.lanes)
+            if mask is not None:
+                new = b.select(mask, new, old)
         elif begun.lanes == 1:
             new = scalars.compute(b, begun.op, [old, self.values[s.value]], kinds, begun.dtype, 0)
         else:
@@ -430,6 +443,11 @@ class NestEmitter:
             )
             new = b.insert_element(old, one, lane)
         b.store(new, slot)
+
+    def _widened(self, value: Any, lanes: int) -> Any:
+        """A block with lanes of zeros, or of False, behind its own."""
+        own = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+        return self.builder.shuffle_vector(value, ir.Constant(value.type, None), own)
 
     def end(self, s: End) -> None:
         b = self.builder

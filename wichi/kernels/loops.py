@@ -19,6 +19,12 @@ import numpy as np
 
 I8, BOOL = np.dtype("i8"), np.dtype("?")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+# Functions of some twenty instructions, most of which wait for the one before.
+LONG = frozenset({
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "softplus", "sigmoid", "sin", "cos", "tan", "arcsin",
+    "arccos", "arctan", "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "erf", "erfc", "pow",
+    "cbrt",
+})  # fmt: skip
 LITERALS = frozenset({0.0, 1.0, -1.0})  # other scalars are run-time arguments: they may be counts
 
 
@@ -173,6 +179,7 @@ class Loop:
     extent: Extent
     body: tuple[Statement, ...]
     lanes: int = 0  # > 0: a vector loop whose blocks are this long
+    brief: int = 0  # > 0: where all of it fits a block of so many lanes, it is one
 
 
 @dataclass(frozen=True, slots=True)

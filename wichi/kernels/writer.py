@@ -16,6 +16,7 @@ from wichi.kernels.loops import (
     COMPARISONS,
     I8,
     LITERALS,
+    LONG,
     Accumulate,
     Begin,
     Branch,
@@ -49,6 +50,7 @@ from wichi.kernels.loops import (
 from wichi.kernels.numbers import Context, Scalar, Variable
 from wichi.kernels.packs import Variables
 
+_DEEP = 3  # functions that wait for each other
 _MOST_LITERAL = 64  # offsets below stand in the text of programs that keep values in registers
 INTERRUPT_CHECK = object()  # a run-time scalar: the address of the function that a loop without end asks
 
@@ -200,9 +202,9 @@ class Writer:
         innermost = True
         for counter, extent in reversed(opened):
             body = self._close()
-            lanes = 0 if ordered or not innermost else lanes_of(body, counter.id)
+            lanes, brief = (0, 0) if ordered or not innermost else lanes_of(body, counter.id)
             self._set_lanes(body, max(lanes, 1))
-            self.put(Loop(counter.id, extent, body, lanes))
+            self.put(Loop(counter.id, extent, body, lanes, brief))
             innermost = False
 
     def _open(self) -> None:
@@ -481,14 +483,20 @@ def lane_count(widest: int) -> int:
     return 32 if widest <= 4 else 16
 
 
-def lanes_of(body: Sequence[Statement], counter: int) -> int:
-    """How long the blocks of a loop with this body are; 0 where it must run one iteration at a time."""
-    widest = 1
+def lanes_of(body: Sequence[Statement], counter: int) -> tuple[int, int]:
+    """How long the blocks of a loop with this body are (0: it must run one iteration at a time), and ``Loop.brief``.
+
+    Where functions of functions of functions wait for each other, twice the lanes give the processor other work.
+    """
+    widest, waits = 1, {}
     for s in body:
         if not isinstance(s, Literal | RuntimeScalar | Compute | Load | Store | Accumulate):
-            return 0
+            return 0, 0
         if isinstance(s, Store) and s.op is not None and (counter, 1) not in s.index.terms:
-            return 0
+            return 0, 0
         if isinstance(s, Load | Compute | RuntimeScalar | Literal):
             widest = max(widest, s.dtype.itemsize if s.dtype != I8 or not isinstance(s, Literal) else 1)
-    return lane_count(widest)
+        if isinstance(s, Compute):
+            waits[s.out] = max((waits.get(x, 0) for x in s.args), default=0) + (s.op in LONG)
+    lanes = lane_count(widest)
+    return (2 * lanes, lanes) if max(waits.values(), default=0) >= _DEEP else (lanes, 0)
