@@ -79,3 +79,15 @@ def test_operations_on_what_is_spread_are_done_before():
     shapes = {e.prim.name: e.outs[0].aval.shape for e in graph.eqns}
     assert shapes["exp"] == shapes["mul"] == (4, 1)
     assert shapes["add"] == (4, 3)
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 3, 4, 5, 7, -1, -2, 0.5, 1.5, 2.5, -1.5, -0.5, np.float64(1.5), np.array(2.5)])
+def test_powers_by_constants_to_second_order(p):
+    x = np.array([1.3, 0.7, 2.2])
+    for power in (lambda x: x**p, lambda x: np.power(x, p)):
+        np.testing.assert_allclose(wichi.jit(power)(x), x**p, rtol=1e-13)
+        slope = p * x ** (p - 1.0)
+        np.testing.assert_allclose(wichi.grad(lambda x: np.sum(power(x)))(x), slope, rtol=1e-12)
+        np.testing.assert_allclose(wichi.jvp(power, (x,), (np.ones(3),))[1], slope, rtol=1e-12)
+        bend = wichi.hessian(lambda x: np.sum(power(x)))(x)
+        np.testing.assert_allclose(bend, np.diag(p * (p - 1.0) * x ** (p - 2.0)), rtol=1e-11, atol=1e-13)

@@ -355,3 +355,50 @@ class TestRefusals:
 
         with pytest.raises(PlainArrayWriteError, match=r"a = wichi.numpy.zeros"):
             wichi.grad(f)(1.0)
+
+
+SPRINGS = np.array([0, 1, 1]), np.array([2, 3, 4])
+
+
+def _forces(u):
+    force, a = u[SPRINGS[0]] - u[SPRINGS[1]], np.zeros_like(u)
+    np.add.at(a, SPRINGS[0], -force)
+    np.add.at(a, SPRINGS[1], force)
+    return u + 0.1 * a
+
+
+def _shifted(u):
+    u = u * 1.0
+    u[SPRINGS[0]] = u[SPRINGS[1]] * np.sin(u[SPRINGS[0]])
+    return u
+
+
+def _repeated(u):
+    u = u * 1.0
+    u[[0, 0, 2]] += 0.5 * u[[1, 3, 3]]
+    return u
+
+
+@pytest.mark.parametrize("step", [_forces, _shifted, _repeated, lambda u: u.at[SPRINGS[0]].max(u[SPRINGS[1]] * 0.9)])
+@pytest.mark.parametrize("loop", ["scan", "fori", "while"])
+def test_bodies_that_read_and_write_at_the_same_places(step, loop):
+    def f(u):
+        if loop == "scan":
+            return np.sum(wichi.scan(lambda u, _: (step(u), np.sum(u)), u, length=3)[0] ** 2)
+        if loop == "fori":
+            return np.sum(wichi.fori_loop(0, 3, lambda i, u: step(u), u) ** 2)
+        return np.sum(wichi.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, step(c[1])), (0, u))[1] ** 2)
+
+    def plain(u):
+        for _ in range(3):
+            u = wichi.jit(step)(u)
+        return np.sum(u**2)
+
+    u = np.array([0.3, 1.2, 2.1, 2.9, 4.2])
+    value, slope = wichi.value_and_grad(f)(u)
+    assert value == pytest.approx(plain(u))
+    differences = [(plain(u + e) - plain(u - e)) / 2e-6 for e in 1e-6 * np.eye(5)]
+    np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)
+    rows = [(wichi.grad(f)(u + e) - wichi.grad(f)(u - e)) / 2e-6 for e in 1e-6 * np.eye(5)]
+    np.testing.assert_allclose(wichi.hessian(f)(u), rows, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(wichi.vmap(wichi.grad(f))(np.stack([u, u * 0.9]))[1], wichi.grad(f)(u * 0.9), rtol=1e-12)

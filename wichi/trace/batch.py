@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wichi.trace.evaluate import innermost, read
+from wichi.trace.evaluate import applied, innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import lead
 from wichi.trace.tracer import at_line, stage_graph
@@ -23,7 +23,7 @@ def vmap_values(graph: Graph, args: Sequence[Any], batched: Sequence[bool], size
         if any(mapped):
             result = eqn.prim.batch(eqn.prim, ins, mapped, size, **eqn.params)
         else:
-            result = eqn.prim(*ins, **eqn.params)
+            result = applied(eqn, ins, box)
         env.update(zip(eqn.outs, result if eqn.prim.multiple else (result,), strict=True))
         has_axis.update((o, any(mapped)) for o in eqn.outs)
     at_line(box, None, backward=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Const, Eqn, Graph, Var
-from wichi.trace.tracer import at_line
+from wichi.trace.tracer import Tracer, at_line
 
 Watch = Callable[[Eqn, Sequence[Any], Sequence[Any]], None]
 
@@ -28,12 +28,22 @@ def run(eqns: Sequence[Eqn], env: dict[Var, Any], args: Sequence[Any] = (), watc
     for eqn in eqns:
         ins = [a.value if type(a) is Const else env[a] for a in eqn.ins]  # type: ignore[index]
         at_line(box, eqn.where, backward=False)
-        result = eqn.prim(*ins, **eqn.params)
+        result = applied(eqn, ins, box)
         outs = result if eqn.prim.multiple else (result,)
         if watch is not None:
             watch(eqn, ins, outs)
         env.update(zip(eqn.outs, outs, strict=True))
     at_line(box, None, backward=False)
+
+
+def applied(eqn: Eqn, ins: Sequence[Any], box: Boxed | None) -> Any:
+    """What an equation answers on values of which ``box`` is the innermost.
+
+    Beside traced values it is staged on plain ones too: an array of zeros, computed here, would be a captured array.
+    """
+    if isinstance(box, Tracer) and not any(isinstance(x, Boxed) for x in ins):
+        return box.stage(eqn.prim, ins, eqn.params)
+    return eqn.prim(*ins, **eqn.params)
 
 
 def read(env: dict[Var, Any], atom: Any) -> Any:

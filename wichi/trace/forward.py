@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wichi.trace.boxed import Boxed
-from wichi.trace.evaluate import innermost, read
+from wichi.trace.evaluate import applied, innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.tracer import at_line, constant, stage_graph
@@ -85,7 +85,7 @@ def jvp_values(graph: Graph, primals: Sequence[Any], tangents: Sequence[Any]) ->
             env.update(zip(eqn.outs, results, strict=True))
             dots.update((o, t) for o, t in zip(eqn.outs, pushed, strict=True) if t is not None)
             continue
-        result = eqn.prim(*ins, **eqn.params)
+        result = applied(eqn, ins, box)
         env.update(zip(eqn.outs, result if eqn.prim.multiple else (result,), strict=True))
         if eqn.prim.multiple:
             continue  # no tangent comes in

@@ -87,7 +87,8 @@ class Primitive:
             if isinstance(a, Boxed) and (top is None or a.rank > top.rank):
                 top = a
         if top is None:
-            return self.impl(*args, **params)
+            result = self.impl(*args, **params)
+            return result[()] if type(result) is np.ndarray and not result.ndim else result  # as of np.where of scalars
         return top.stage(self, args, params)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from wichi.errors import ArgumentError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
-from wichi.trace.evaluate import innermost, read, run
+from wichi.trace.evaluate import applied, innermost, read, run
 from wichi.trace.forward import add, is_float, scale, zeros_like
 from wichi.trace.ir import Atom, Aval, Eqn, Graph, Var, dce
 from wichi.trace.primitive import ZERO, Primitive, aval_of, partial
@@ -132,7 +132,7 @@ def run_keeping(eqns: Sequence[Eqn], env: dict[Var, Any], args: Sequence[Any], a
         if eqn.prim.whole is not None and wanted:
             outs, pullbacks[eqn.outs[0]] = eqn.prim.whole.vjp(ins, wanted, **eqn.params)
         else:
-            result = eqn.prim(*ins, **eqn.params)
+            result = applied(eqn, ins, box)
             outs = result if eqn.prim.multiple else (result,)
         env.update(zip(eqn.outs, outs, strict=True))
     at_line(box, None, backward=False)

@@ -127,8 +127,10 @@ def _scan_vjp(ins: Values, wanted: Sequence[int], **params: Any) -> tuple[tuple[
         if first.ins[consts + j] in stacked and first.outs[j] in ys and params["length"]
     }
     more = [v for v in stacked if v not in ys and v not in before]
-    keeping = dce(Graph(first.ins[:count], first.eqns, (*first.outs[: len(body.outs)], *more)))
-    results = scan(*ins, **{**params, "body": keeping})
+    keeping, held_first = closed_in_front(
+        dce(Graph(first.ins[:count], first.eqns, (*first.outs[: len(body.outs)], *more)))
+    )
+    results = scan(*held_first, *ins, **{**params, "body": keeping, "consts": len(held_first) + consts})
     outs, rest = results[: len(body.outs)], dict(zip(more, results[len(body.outs) :], strict=True))
     for v, i in before.items():
         rest[v] = _earlier(ins[place[v]], results[i], params["reverse"])
