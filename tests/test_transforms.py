@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import pickle
 import threading
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -446,3 +447,70 @@ def test_memory_maps_are_plain_arrays(tmp_path):
     x[:] = [1.0, 2.0, 3.0]
     for _ in range(3):
         np.testing.assert_array_equal(wichi.grad(lambda x: np.sum(x**2))(x), [2, 4, 6])
+
+
+class Settings:
+    bias = 0.5
+
+    def __init__(self) -> None:
+        self.sigma, self.inner, self.traced = 1.0, types.SimpleNamespace(scale=3.0), 0
+
+    @property
+    def scale(self) -> Any:
+        return self.inner.scale
+
+    def shifted(self, x: Any) -> Any:
+        return x + self.offset  # type: ignore[attr-defined]
+
+    def loss(self, x: Any) -> Any:
+        self.traced += 1  # set by the function itself: no reason to trace anew
+        return np.sum(self.shifted(x) ** 2) / self.sigma * self.scale + self.bias
+
+
+OPTIONS: dict[str, Any] = {"rate": 2.0, "deep": {"order": 1.0}}
+SETTINGS = Settings()
+
+
+def test_attributes_are_compared_on_each_call() -> None:
+    settings = Settings()
+    settings.offset = 1.0  # type: ignore[attr-defined]
+    x = np.ones(3)
+    f = wichi.value_and_grad(settings.loss)
+
+    def agree() -> None:
+        for _ in range(3):
+            assert f(x)[0] == pytest.approx(settings.loss(x))
+            assert wichi.jit(settings.loss)(x) == pytest.approx(settings.loss(x))
+
+    agree()
+    for change in (
+        lambda: setattr(settings, "sigma", 4.0),
+        lambda: setattr(settings.inner, "scale", 7.0),
+        lambda: setattr(settings, "inner", types.SimpleNamespace(scale=1.5)),
+        lambda: setattr(settings, "offset", np.arange(3.0)),
+    ):
+        change()
+        agree()
+    settings.offset[:] = 5.0  # type: ignore[attr-defined]  # an array is read anew
+    before = settings.traced
+    f(x)
+    assert settings.traced == before
+    agree()
+    assert {"self.sigma", "self.inner.scale", "self.offset"} <= {*f.captured()["compared"]}
+
+
+def test_attributes_and_entries_of_globals_and_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = {"rate": 3.0}
+    f = wichi.jit(lambda x: x * OPTIONS["rate"] ** OPTIONS["deep"]["order"] + SETTINGS.inner.scale * local["rate"])
+    for _ in range(3):
+        assert f(1.0) == 11.0
+    assert len(f._direct) == 1
+    monkeypatch.setitem(OPTIONS, "rate", 5.0)
+    assert f(1.0) == 14.0
+    monkeypatch.setitem(OPTIONS["deep"], "order", 2.0)
+    assert f(1.0) == 34.0
+    monkeypatch.setattr(SETTINGS.inner, "scale", 0.0)
+    assert f(1.0) == 25.0
+    monkeypatch.undo()
+    local["rate"] = 1.0
+    assert f(1.0) == 5.0

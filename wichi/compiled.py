@@ -207,9 +207,11 @@ class Transformed(Portable, Generic[P, R]):
     def captured(self) -> dict[str, list[str]]:
         """What the traces hold besides the arguments, after a first call.
 
-        ``compared``: globals, closure cells, defaults and functions compared by identity on each call.
+        ``compared``: globals, closure cells, defaults, functions, attributes of the objects among them and entries of
+        dicts, by identity on each call (numbers by value).
         ``by reference``: arrays among them; their contents are read anew on each call.
-        ``frozen``: arrays that were computed, or reached by attribute or key, while tracing; never updated.
+        ``frozen``: arrays that were computed while tracing, or reached in other ways, as in a list; never updated.
+        Numbers that were computed (``float(c[0])``, ``len(rows)``) are part of the program and not listed.
         """
         compared = self._dependencies[0]
         named = {id(d.read()): d.name for d in compared}

@@ -1,19 +1,25 @@
 """What a traced function depends on besides its arguments: globals, closure cells, defaults, and functions it uses.
 
-A trace is used again only while each of these is the same object as when the function was traced. What is reached in
-other ways (attributes, dict entries, methods of objects, arrays computed while tracing) is frozen in the trace.
+Attributes of objects that it reaches by these belong to them (``self.sigma``, ``settings.rate``), and entries of dicts
+under names that stand in its code (``options["rate"]``). A trace is used again only while each of these is the same
+object as when the function was traced. What is reached in other ways (elements of lists, ``getattr`` by a computed
+name, numbers and arrays that plain NumPy computes while tracing) is frozen in the trace.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from wichi.trace import frames
+from wichi.trace.boxed import Boxed
 
 MISSING = object()
 _STANDARD = sysconfig.get_paths()["stdlib"]
@@ -70,28 +76,34 @@ def same(a: Any, b: Any) -> bool:
 def dependencies(function: Callable[..., Any]) -> list[Dependency]:
     """Everything compared, in an order that depends on code alone: equal lambdas give lists that line up."""
     found: list[Dependency] = []
-    seen: set[int] = set()
+    seen: set[Any] = set()
     waiting: list[Any] = [function]
     while waiting:
         f = waiting.pop()
-        if id(f) in seen:
+        key = (id(f.__self__), id(f.__func__)) if isinstance(f, MethodType) else id(f)
+        if key in seen:
             continue
-        seen.add(id(f))
+        seen.add(key)
         if isinstance(f, functools.partial):
             found += [Dependency("partial argument", None, v) for v in (*f.args, *f.keywords.values())]
             waiting.append(f.func)
         elif isinstance(f, MethodType):
             found.append(Dependency("self", None, f.__self__))
             waiting.append(f.__func__)
+            if isinstance(f.__func__, FunctionType) and not frames.is_internal(f.__func__.__code__.co_filename):
+                waiting += _add_parts(found, "self", f.__self__, _code(f.__func__.__code__))
         elif isinstance(f, FunctionType):
             ours = frames.is_internal(f.__code__.co_filename)
             if ours and "<locals>" not in f.__code__.co_qualname:  # not the name that functools.wraps has copied
                 continue  # wichi's own functions do not change; those made by a call, as an optimiser's, hold cells
-            for dependency in _of_function(f, with_globals=not ours):
+            code = None if ours else _code(f.__code__)
+            for dependency in _of_function(f, code):
                 found.append(dependency)
                 value = dependency.read()
                 if is_followed(value):
                     waiting.append(value)
+                elif code is not None:
+                    waiting += _add_parts(found, dependency.name, value, code)
         elif hasattr(f, "__wrapped__"):
             waiting.append(f.__wrapped__)
         else:
@@ -99,16 +111,83 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
     return found
 
 
-def _of_function(f: FunctionType, with_globals: bool) -> list[Dependency]:
+class _Code:
+    """What code looks up, with the functions defined in it: names, texts, and the attributes that it sets itself."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.names: dict[str, None] = {}
+        self.texts: dict[str, None] = {}
+        self.written: set[str] = set()
+        waiting = [code]
+        while waiting:
+            c = waiting.pop()
+            self.names.update(dict.fromkeys(c.co_names))
+            self.texts.update((k, None) for k in c.co_consts if isinstance(k, str))
+            self.written.update(str(i.argval) for i in dis.get_instructions(c) if i.opname == "STORE_ATTR")
+            waiting += [k for k in c.co_consts if isinstance(k, CodeType)]
+
+
+_code = functools.lru_cache(maxsize=512)(_Code)  # functions made by the same line share it
+
+
+def _add_parts(found: list[Dependency], name: str, value: Any, code: _Code) -> list[Any]:
+    """Add what ``code`` may read of the object ``value``; answers the methods and functions among it."""
+    functions: list[Any] = []
+    waiting, seen = [(name, value)], set()
+    while waiting:
+        label, owner = waiting.pop()
+        if id(owner) in seen:
+            continue
+        seen.add(id(owner))
+        for dependency in _parts(label, owner, code):
+            part = dependency.read()
+            found.append(dependency)
+            if is_followed(part):
+                functions.append(part)
+            else:
+                waiting.append((dependency.name, part))
+        functions += _methods(owner, code)
+    return functions
+
+
+def _parts(label: str, owner: Any, code: _Code) -> Iterator[Dependency]:
+    if type(owner) is dict:
+        for key in code.texts:
+            if key in owner:
+                yield Dependency(f"{label}[{key!r}]", owner, key)
+    elif _is_object(owner):
+        inside = owner.__dict__
+        for name in code.names:
+            if name in inside and name not in code.written:  # what the function sets is its own business
+                yield Dependency(f"{label}.{name}", inside, name)
+
+
+def _methods(owner: Any, code: _Code) -> Iterator[MethodType]:
+    """Those of the user's that the code may call on an object, its properties among them."""
+    if _is_object(owner):
+        for name in code.names:
+            part = next((vars(c)[name] for c in type(owner).__mro__ if name in vars(c)), None)
+            part = part.fget if isinstance(part, property) else part
+            if isinstance(part, FunctionType) and name not in owner.__dict__:
+                yield MethodType(part, owner)
+
+
+def _is_object(x: Any) -> bool:
+    """Whether attributes of ``x`` may be looked at: an instance of the user's, say."""
+    other = (type, ModuleType, FunctionType, MethodType, functools.partial, Boxed, np.ndarray)
+    return type(getattr(x, "__dict__", None)) is dict and not isinstance(x, other) and not is_followed(x)
+
+
+def _of_function(f: FunctionType, code: _Code | None) -> list[Dependency]:
+    """Its defaults and cells, and the globals that ``code`` looks up."""
     found = [
         Dependency(f"{f.__name__}: default", None, v)
         for v in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
     ]
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         found.append(Dependency(name, cell))
-    names = _names(f.__code__) if with_globals else []
     scope = f.__globals__
-    for name in names:
+    for name in code.names if code is not None else ():
         if name not in scope:
             continue
         found.append(Dependency(name, scope, name))
@@ -117,21 +196,10 @@ def _of_function(f: FunctionType, with_globals: bool) -> list[Dependency]:
             inside = vars(module)
             found += [
                 Dependency(f"{name}.{attribute}", inside, attribute)
-                for attribute in names
-                if isinstance(inside.get(attribute), FunctionType)
+                for attribute in code.names
+                if attribute in inside and not isinstance(inside[attribute], ModuleType)
             ]
     return found
-
-
-def _names(code: CodeType) -> list[str]:
-    """Names that the code and the functions defined in it look up."""
-    names: dict[str, None] = {}
-    waiting = [code]
-    while waiting:
-        c = waiting.pop()
-        names.update(dict.fromkeys(c.co_names))
-        waiting += [k for k in c.co_consts if isinstance(k, CodeType)]
-    return list(names)
 
 
 def _is_users(module: ModuleType) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from wichi.trace import frames
 
-_DEPTH = 3  # containers within containers
+_DEPTH = 4  # containers within containers; that an object keeps its attributes in may be one of them
 
 
 def holder(value: Any) -> str | None:
@@ -39,6 +40,9 @@ def holder(value: Any) -> str | None:
                     elif id(r) not in seen:
                         seen.add(id(r))
                         found.append((r, step + path))
+                if id(r) not in seen and getattr(r, "__dict__", None) is x and not isinstance(r, type | FunctionType):
+                    seen.add(id(r))
+                    found.append((r, re.sub(r"^\['(\w+)'\]", r".\1", path)))
         del referrers
         level = found
         if not level:
