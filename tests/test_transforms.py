@@ -499,6 +499,20 @@ def test_attributes_are_compared_on_each_call() -> None:
     assert {"self.sigma", "self.inner.scale", "self.offset"} <= {*f.captured()["compared"]}
 
 
+def test_objects_that_take_turns_and_change_meanwhile() -> None:
+    settings = Settings()
+    settings.offset = 0.0  # type: ignore[attr-defined]
+    one, two = types.SimpleNamespace(scale=1.0), types.SimpleNamespace(scale=1.0)
+    f = wichi.jit(settings.loss)
+    for k in range(6):
+        settings.inner = (one, two)[k % 2]
+        for _ in range(2):
+            assert f(np.ones(3)) == pytest.approx(settings.loss(np.ones(3)))
+        settings.inner.scale += 1.0
+        two.scale = one.scale
+    assert f(np.ones(3)) == pytest.approx(settings.loss(np.ones(3)))
+
+
 def test_attributes_and_entries_of_globals_and_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     local = {"rate": 3.0}
     f = wichi.jit(lambda x: x * OPTIONS["rate"] ** OPTIONS["deep"]["order"] + SETTINGS.inner.scale * local["rate"])

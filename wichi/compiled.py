@@ -20,7 +20,7 @@ from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
-from wichi.trace.captured import Dependency, dependencies, is_followed
+from wichi.trace.captured import Dependency, dependencies, has_parts, is_followed
 from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
@@ -287,7 +287,7 @@ class Transformed(Portable, Generic[P, R]):
         if any(i >= len(values) or values[i] is not value for i, value in followed):
             known = dependencies(self.__wrapped__)  # a function has taken the place of another, and holds others
             values = tuple([d.read() for d in known])
-            self._dependencies = known, [(i, v) for i, v in enumerate(values) if is_followed(v)]
+            self._dependencies = known, [(i, v) for i, v in enumerate(values) if is_followed(v) or has_parts(v)]
         return known, values
 
     def _make(

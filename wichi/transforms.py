@@ -169,8 +169,8 @@ def jit(
     Differences to JAX: float64 as NumPy has it, no devices, ndarrays in and out, and a new batch size compiles
     nothing. Closed-over arrays are read at each call, not baked in; what plain NumPy computes from them while ``fn`` is
     traced (``2 * c``, ``c[0]``) is, and ``f.captured()`` lists it where it is an array. Python may branch on values and
-    ask for integers (``if x > 0:``, ``while``, ``range(int(n))``): what it was told is tested on each call, and a call that goes another
-    way runs ``fn`` again, side effects included, to trace its own; see ``wichi.config``.
+    ask for integers (``if x > 0:``, ``while``, ``range(int(n))``): what it was told is tested on each call, and a call
+    that goes another way runs ``fn`` again, side effects included, to trace its own; see ``wichi.config``.
 
     >>> import numpy as np, wichi
     >>> wichi.jit(lambda x: np.sum(x**2))(np.array([3.0, 4.0]))

@@ -50,6 +50,11 @@ def is_followed(value: Any) -> bool:
     return isinstance(value, FunctionType | MethodType | functools.partial) or hasattr(value, "__wrapped__")
 
 
+def has_parts(value: Any) -> bool:
+    """Whether attributes or entries of ``value`` may be compared too."""
+    return type(value) is dict or _is_object(value)
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether a trace made with ``a`` holds with ``b`` in its place, given that what they hold is compared too.
 
