@@ -528,3 +528,38 @@ def test_attributes_and_entries_of_globals_and_cells(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     local["rate"] = 1.0
     assert f(1.0) == 5.0
+
+
+MASK = np.array([True, False, True])
+
+
+def test_masks_are_compared_by_their_contents() -> None:
+    mask = MASK.copy()
+
+    def loss(x: Any) -> Any:
+        y = x * 1.0
+        y[mask] *= 2
+        return np.sum(y[mask] ** 2) + np.sum(x[OPTIONS["mask"]])
+
+    OPTIONS["mask"] = MASK.copy()
+    f, outer, x = wichi.value_and_grad(loss), wichi.jit(lambda x: wichi.grad(loss)(x) * 1.0), np.array([1.0, 2.0, 3.0])
+    for change in (
+        lambda: None,
+        lambda: mask.fill(True),
+        lambda: OPTIONS["mask"].__setitem__(1, True),
+        lambda: mask.fill(0),
+    ):
+        change()
+        for _ in range(3):
+            value, slope = f(x)
+            assert value == loss(x)
+            np.testing.assert_array_equal(slope, 8.0 * x * mask + OPTIONS["mask"])
+            np.testing.assert_array_equal(outer(x), slope)
+    del OPTIONS["mask"]
+
+
+def test_masks_made_inside_cost_nothing() -> None:
+    f = wichi.jit(lambda x: np.sum(x[np.tril(np.ones((3, 3), bool))]))
+    for _ in range(3):
+        assert f(np.ones((3, 3))) == 6
+    assert len(f._direct) == 1

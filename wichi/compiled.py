@@ -20,7 +20,7 @@ from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
-from wichi.trace.captured import Dependency, dependencies, has_parts, is_followed
+from wichi.trace.captured import Dependency, contents_kept, dependencies, has_parts, is_followed, shaped_like
 from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
@@ -161,7 +161,7 @@ class Transformed(Portable, Generic[P, R]):
         if any(found is trace for trace in self._shortened):
             return  # its fast call has refused this time: a strided array, for instance
         executable = found.run.executable
-        if executable is None or found.captured:
+        if executable is None or found.captured or found.contents:
             return  # not compiled (debugging), or without a fast way in
         known, values = self._current()
         if not found.depends_on_same(values):
@@ -267,6 +267,7 @@ class Transformed(Portable, Generic[P, R]):
                 if found.guards and not guarded:
                     continue
                 if found.depends_on_same(values):
+                    shaped_like(found.contents)
                     return found
         made = self._make(avals, treedef, leaves, guarded)
         # Values of an enclosing trace belong to this call alone; what has guards is kept by `_guarded`.
@@ -297,6 +298,21 @@ class Transformed(Portable, Generic[P, R]):
         leaves: Sequence[Any],
         guarded: bool = False,
         free: FreeSizes | None = None,
+    ) -> CompiledTrace:
+        with contents_kept() as contents:
+            made = self._trace_anew(avals, treedef, leaves, guarded, free)
+        # Arrays that the function made itself are made again by the same code.
+        held = {id(x) for x in made.depends_on if x is not None}
+        made.contents = tuple((x, then) for x, then in contents if id(x) in held or id(x.base) in held)
+        return made
+
+    def _trace_anew(
+        self,
+        avals: Sequence[Aval],
+        treedef: pytree.TreeDef,
+        leaves: Sequence[Any],
+        guarded: bool,
+        free: FreeSizes | None,
     ) -> CompiledTrace:
         self._dependencies = _UNKNOWN
         _, depends_on = self._current()

@@ -90,13 +90,18 @@ class CompiledTrace:
     passing: bool = False  # its way was decided by values of an enclosing trace, which has the guards
     guards: tuple[Any, ...] = ()  # what the last results must be for the others to be right
     asked_at: Where | None = None  # the line that asked for most of them
+    contents: tuple[tuple[Any, Any], ...] = ()  # captured arrays that must be what they were, and what that was
 
     def __call__(self, leaves: Sequence[Any]) -> list[Any]:
         return self.run([*leaves, *self.captured])
 
     def depends_on_same(self, values: Sequence[Any]) -> bool:
         """Whether globals, cells and the like are what they were when this was traced."""
-        return len(self.depends_on) == len(values) and all(map(same, self.depends_on, values))
+        return (
+            len(self.depends_on) == len(values)
+            and all(map(same, self.depends_on, values))
+            and all(np.array_equal(now, then) for now, then in self.contents)
+        )
 
     def agrees(self, results: Sequence[Any]) -> bool:
         """Whether the guards among ``results`` came out as when the function was traced."""

@@ -12,6 +12,7 @@ from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to
 from wichi.ops import indexing, shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.captured import shaped_by
 from wichi.trace.dims import Dim, free_sizes
 from wichi.trace.free import extent
 from wichi.trace.primitive import aval_of, shape_of
@@ -86,7 +87,8 @@ def _mask(mask: Array) -> list[Any]:
             because="shapes must be known while tracing",
             fix="keep the shape: np.where(mask, x, 0)",
         )
-    return list(np.nonzero(mask))
+    shaped_by(mask)
+    return [*map(np.ascontiguousarray, np.nonzero(mask))]  # NumPy's are columns of one array
 
 
 class Spans(NamedTuple):

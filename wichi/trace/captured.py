@@ -11,7 +11,9 @@ from __future__ import annotations
 import dis
 import functools
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -22,6 +24,8 @@ from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 
 MISSING = object()
+# Arrays whose contents have shaped what is being traced, each with a copy of what they were; None outside of traces.
+_contents: ContextVar[list[tuple[Any, Any]] | None] = ContextVar("wichi_contents", default=None)
 _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
@@ -43,6 +47,32 @@ class Dependency:
             return self.holder.cell_contents  # type: ignore[union-attr]
         except ValueError:  # not bound yet
             return MISSING
+
+
+def shaped_by(array: np.ndarray[Any, Any]) -> None:
+    """What is being traced holds only while ``array``, a mask, say, keeps its contents."""
+    found = _contents.get()
+    if found is not None:
+        found.append((array, array.copy()))
+
+
+def shaped_like(contents: Iterable[tuple[Any, Any]]) -> None:
+    """The same of all arrays that another trace, which is used here, was shaped by."""
+    found = _contents.get()
+    if found is not None:
+        found += contents
+
+
+@contextmanager
+def contents_kept() -> Iterator[list[tuple[Any, Any]]]:
+    """Collects the arrays that shape what is traced meanwhile."""
+    found: list[tuple[Any, Any]] = []
+    token = _contents.set(found)
+    try:
+        yield found
+    finally:
+        _contents.reset(token)
+        shaped_like(found)
 
 
 def is_followed(value: Any) -> bool:
