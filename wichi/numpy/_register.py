@@ -11,12 +11,15 @@ from wichi.errors import DtypeError
 from wichi.numpy import (
     _composed,
     _creation,
+    _cumulative,
     _indexing,
     _inplace,
+    _nan,
     _pointwise,
     _products,
     _reducing,
     _shaping,
+    _sorting,
     _writing,
     linalg,
 )
@@ -27,10 +30,15 @@ from wichi.trace.boxed import registry
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
+_MODULES = (
+    _composed, _creation, _cumulative, _indexing, _inplace, _nan, _products, _reducing, _shaping, _sorting, _pointwise,
+    linalg,
+)  # fmt: skip
+
 
 def _array_functions() -> dict[Any, Any]:
     found = {}
-    for module in (_composed, _creation, _indexing, _inplace, _products, _reducing, _shaping, _pointwise, linalg):
+    for module in _MODULES:
         for function in vars(module).values():
             theirs = getattr(function, "numpy_function", None)
             if theirs is not None:
@@ -81,6 +89,7 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         }
     )
     table[np.add, "accumulate"] = _accumulate
+    table[np.multiply, "accumulate"] = lambda a, axis=0, dtype=None: _cumulative.cumprod(a, axis, dtype)
     table.update(_inplace.UFUNC_AT)
     return table
 
@@ -155,7 +164,9 @@ def _methods() -> dict[str, Any]:
         "transpose": _transpose, "ravel": s.ravel, "flatten": _flatten, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
         "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
-        "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
+        "sort": _sorting.sort_in_place, "argsort": _sorting.argsort, "partition": _sorting.partition_in_place,
+        "argpartition": _sorting.argpartition, "searchsorted": _sorting.searchsorted,
+        "cumprod": _cumulative.cumprod, "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
         "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x,
     }  # fmt: skip
     return table

@@ -22,7 +22,7 @@ Values = Sequence[Any]
 _I8 = np.dtype("i8")
 
 
-# --- the sorted values, and where each of them stood -------------------------------------------------------------------
+# --- the sorted values, and where each of them stood ---------------------------------------------------------------
 def _sort_impl(x: Any, axis: int) -> tuple[Any, Any]:
     order = np.argsort(x, axis, kind="stable")
     return np.take_along_axis(x, order, axis), order
@@ -89,7 +89,7 @@ sort = Primitive(
 )
 
 
-# --- where in sorted keys each number belongs --------------------------------------------------------------------------
+# --- where in sorted keys each number belongs ----------------------------------------------------------------------
 def _search_type(keys: Aval, values: Aval, right: bool) -> Aval:
     if keys.ndim != values.ndim or not keys.ndim or keys.dtype != values.dtype or keys.shape[:-1] != values.shape[:-1]:
         raise ShapeError(f"searchsorted of {keys} and {values}")
