@@ -62,7 +62,7 @@ def test_the_derivative_goes_where_the_value_came_from():
     np.testing.assert_array_equal(wichi.grad(lambda x: np.sum(np.sort(x, axis=1) * w[:, None]))(X), want)
     ties = np.array([1.0, 0.0, 1.0, 0.0])
     np.testing.assert_array_equal(wichi.grad(lambda x: np.sort(x) @ w)(ties), [3.0, 1.0, 4.0, 2.0])
-    out, dot = wichi.jvp(np.sort, (ties,), (np.arange(4.0),))
+    _, dot = wichi.jvp(np.sort, (ties,), (np.arange(4.0),))
     np.testing.assert_array_equal(dot, [1.0, 3.0, 0.0, 2.0])
     hessian = wichi.hessian(lambda x: np.sum(np.sort(x) ** 3 * w))(ties + np.arange(4) / 9)
     assert np.array_equal(hessian, np.diag(np.diag(hessian)))
