@@ -9,14 +9,18 @@ import numpy as np
 
 from wichi.errors import DtypeError
 from wichi.numpy import (
+    _arranging,
     _composed,
     _creation,
     _cumulative,
+    _differences,
     _indexing,
     _inplace,
     _nan,
+    _numbers,
     _pointwise,
     _products,
+    _questions,
     _reducing,
     _shaping,
     _sorting,
@@ -31,8 +35,8 @@ from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
 _MODULES = (
-    _composed, _creation, _cumulative, _indexing, _inplace, _nan, _products, _reducing, _shaping, _sorting, _pointwise,
-    linalg,
+    _arranging, _composed, _creation, _cumulative, _differences, _indexing, _inplace, _nan, _numbers, _products,
+    _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
 )  # fmt: skip
 
 
@@ -165,7 +169,9 @@ def _methods() -> dict[str, Any]:
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
         "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
         "sort": _sorting.sort_in_place, "argsort": _sorting.argsort, "partition": _sorting.partition_in_place,
-        "argpartition": _sorting.argpartition, "searchsorted": _sorting.searchsorted,
+        "argpartition": _sorting.argpartition, "choose": _arranging.choose,
+        "compress": lambda x, condition, axis=None: _arranging.compress(condition, x, axis),
+        "searchsorted": _sorting.searchsorted,
         "cumprod": _cumulative.cumprod, "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
         "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x,
     }  # fmt: skip
