@@ -108,8 +108,10 @@ def test_in_functions_for_numba_of_any_length():
     )
     g = wichi.njit(lambda k, x: np.searchsorted(k, x), wichi.spec("f8", ("n",)), wichi.spec("f8", ("m",)))
     rows = wichi.njit(wichi.grad(lambda x: np.sum(np.sort(x, 0)[0] ** 2)), wichi.spec("f8", ("n", "m")))
+    middle = wichi.njit(lambda x: np.median(x) + np.quantile(x, 0.3), wichi.spec("f8", ("n",)))
     for n in (1, 7, 40):
         x = RNG.standard_normal(n)
+        assert middle(x) == np.median(x) + np.quantile(x, 0.3)
         value, slope = f(x)
         np.testing.assert_allclose(value, np.sum(x**2) + np.min(x) * 2, rtol=1e-14)
         np.testing.assert_allclose(slope, 2 * x + 2 * (x == x.min()), rtol=1e-14)

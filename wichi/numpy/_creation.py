@@ -115,6 +115,8 @@ def linspace(
     axis: int = 0,
 ) -> Any:
     """As ``numpy.linspace``; ``start`` and ``stop`` may be values inside a transform."""
+    if num < 0:
+        raise ValueError(f"Number of samples, {num}, must be non-negative.")
     start, stop = as_value(start), as_value(stop)
     lead = (-1, *(1,) * max(len(shape_of(start)), len(shape_of(stop))))
     steps = np.reshape(np.arange(num) / max(num - 1 if endpoint else num, 1), lead)
@@ -124,7 +126,8 @@ def linspace(
         found = cast_to(floor(found) if kind.kind in "iu" else found, kind)
     if axis != 0:
         found = _moved_from_first(found, axis)
-    return (found, divide(subtract(stop, start), num - 1 if endpoint else num)) if retstep else found
+    parts = num - 1 if endpoint else num
+    return (found, divide(subtract(stop, start), parts or np.nan)) if retstep else found
 
 
 def _moved_from_first(x: Array, axis: int) -> Array:

@@ -51,6 +51,7 @@ def _array_functions() -> dict[Any, Any]:
     found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size, np.real: lambda val: val})
     found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
     found[np.around] = _pointwise.round
+    found[np.amax], found[np.amin] = _reducing.max, _reducing.min
     # NumPy asks for these where an argument is traced, or `like=` names a traced value.
     found.update({getattr(np, name): getattr(_creation, name) for name in _CREATING})
     return found
@@ -111,7 +112,7 @@ def _operators() -> dict[str, Any]:
     binary = {
         "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide,
         "mod": p.remainder, "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
-        "xor": p.bitwise_xor, "divmod": p.divmod,
+        "xor": p.bitwise_xor, "divmod": p.divmod, "lshift": _numbers.left_shift, "rshift": _numbers.right_shift,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
     table.update(

@@ -24,6 +24,8 @@ from wichi.numpy._promote import (
 from wichi.numpy._shaping import moveaxis, ravel, reshape
 from wichi.ops import sorting
 from wichi.trace import frames
+from wichi.trace.dims import Dim
+from wichi.trace.free import visible
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import concrete
 
@@ -147,13 +149,17 @@ def median(a: Array, axis: Any = None, out: Any = None, overwrite_input: bool = 
     """
     rows, kept = _ordered(in_floats(as_value(a)), axis)
     n, rest = shape_of(rows)[0], shape_of(rows)[1:]
-    if not n:
+    if isinstance(n, Dim):
+        count = visible(n)
+        low, high = (index(rows, pw.floor_divide(pw.subtract(count, k), 2)) for k in (1, 0))
+        found = pw.where(pw.equal(pw.remainder(count, 2), 1), low, pw.divide(pw.add(low, high), 2.0))
+    elif not n:
         found = broadcast_to(aval_of(rows).dtype.type(np.nan), rest)
     elif n % 2:
         found = index(rows, n // 2)
     else:
         found = pw.divide(pw.add(index(rows, n // 2 - 1), index(rows, n // 2)), 2.0)
-    found = _with_nans(rows, found) if n else found
+    found = _with_nans(rows, found) if isinstance(n, Dim) or n else found
     return reshape(found, kept) if keepdims is True else found
 
 
@@ -253,15 +259,16 @@ def _like_lines(weight: Any, place: Any, weak: bool, like: Array) -> Any:
 
 def _quantile(name: str, a: Array, q: Any, axis: Any, method: str, keepdims: Any, percent: bool) -> Array:
     a = as_value(a)
-    rows, kept = _ordered(cast_to(a, np.dtype(float)) if aval_of(a).dtype.kind == "b" else a, axis)
-    if not shape_of(rows)[0]:
+    rows, kept = _ordered(a, axis)
+    n = shape_of(rows)[0]
+    if not isinstance(n, Dim) and not n:
         raise ShapeError(
             f"np.{name} of an empty axis: the array has shape {shape_of(a)}.",
             at=frames.describe(frames.user_where()),
             because="nothing has no quantiles",
         )
     q = fraction(q, percent)
-    found = _with_nans(rows, between(rows, shape_of(rows)[0], q, method, index))
+    found = _with_nans(rows, between(rows, visible(n) if isinstance(n, Dim) else n, q, method, index))
     return reshape(found, (*shape_of(q), *kept)) if keepdims is True else found
 
 
