@@ -108,6 +108,8 @@ def test_in_functions_for_numba_of_any_length():
     )
     g = wichi.njit(lambda k, x: np.searchsorted(k, x), wichi.spec("f8", ("n",)), wichi.spec("f8", ("m",)))
     rows = wichi.njit(wichi.grad(lambda x: np.sum(np.sort(x, 0)[0] ** 2)), wichi.spec("f8", ("n", "m")))
+    whole = wichi.njit(lambda x: np.median(x, axis=(0, 1)), wichi.spec("f8", ("n", "m")))
+    assert whole(X[0]) == np.median(X[0])
     middle = wichi.njit(lambda x: np.median(x) + np.quantile(x, 0.3), wichi.spec("f8", ("n",)))
     for n in (1, 7, 40):
         x = RNG.standard_normal(n)
@@ -222,6 +224,8 @@ def test_places_in_sorted_arrays(side):
         assert_same(lambda v: np.searchsorted(keys, v, side), values)
     assert_same(lambda k: k.searchsorted([1, 2.5], side), KEYS)
     assert_same(lambda k: np.searchsorted(k[::-1], 3, side, sorter=np.arange(7)[::-1]), KEYS)
+    assert_same(lambda v, k: np.digitize(v, k, right=side == "right"), VALUES, KEYS)
+    assert_same(lambda v, k: np.digitize(v, k, right=side == "right"), VALUES, KEYS[::-1] * 1.0)
     assert_same(lambda v: np.digitize(v, KEYS, right=side == "right"), VALUES)
     assert_same(lambda v: np.digitize(v, KEYS[::-1], right=side == "right"), VALUES * 1.0)
 
@@ -236,6 +240,8 @@ def test_places_in_sorted_arrays(side):
         (lambda x: np.sort(x, order="field"), ValueError, "no fields"),
         (lambda x: np.partition(x, 5), ValueError, r"kth\(=5\) out of bounds \(5\)"),
         (lambda x: np.partition(x, 1.5), TypeError, "integer"),
+        (lambda x: np.median(x, 0, np.empty((4, 5))), TypeError, "out"),
+        (lambda x: np.percentile(x, 3, 0, np.empty((4, 5))), TypeError, "out"),
         (lambda x: np.median(x, axis=(0, 0)), ValueError, "duplicate"),
         (lambda x: np.quantile(x, 1.5), ValueError, "range"),
         (lambda x: np.percentile(x, -1), ValueError, "range"),

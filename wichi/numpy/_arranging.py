@@ -24,6 +24,7 @@ from wichi.numpy._promote import (
     public,
     result_type,
 )
+from wichi.numpy._reducing import _plain_options
 from wichi.numpy._reducing import any as any_
 from wichi.numpy._shaping import concatenate, diag, moveaxis, ravel, reshape, split, stack
 from wichi.ops import indexing, sorting
@@ -198,6 +199,7 @@ def put_along_axis(arr: Array, indices: Array, values: Array, axis: int | None) 
 # --- choices -------------------------------------------------------------------------------------------------------
 @public(np.choose)
 def choose(a: Array, choices: Any, out: Any = None, mode: str = "raise") -> Array:
+    _plain_options("choose", out=out)
     a = as_value(a)
     if aval_of(a).dtype.kind not in "iub":
         raise TypeError(f"Cannot cast array data from {aval_of(a).dtype!r} to {_I8!r} according to the rule 'safe'")
@@ -222,6 +224,8 @@ def piecewise(x: Array, condlist: Any, funclist: Sequence[Any], *args: Any, **kw
     """
     x = as_value(x)
     given = condlist if isinstance(condlist, tuple | list) else [condlist]
+    if len(given) == 1 and len(shape_of(given[0])) > len(shape_of(x)):
+        given = unstack(given[0])
     if shape_of(x) and all(isinstance(c, bool | np.bool_) for c in given):
         given = [given]
     conditions = [as_value(c) if is_boxed(as_value(c)) else np.asarray(c, bool) for c in given]
@@ -266,15 +270,13 @@ def isin(
 def bincount(x: Any, weights: Array = None, minlength: int = 0) -> Array:
     """As ``numpy.bincount`` of plain numbers ``x``; the weights may be values inside a transform."""
     numbers = _plain("np.bincount: what is counted", x, "wichi.numpy.zeros(n).at[x].add(weights)")
+    counts = np.bincount(numbers, minlength=minlength)  # NumPy's errors too
     if weights is None:
-        return np.bincount(numbers, minlength=minlength)
-    if numbers.ndim != 1 or shape_of(weights) != numbers.shape:
+        return counts
+    if shape_of(weights) != numbers.shape:
         raise ValueError("The weights and list don't have the same length.")
-    if numbers.size and numbers.min() < 0:
-        raise ValueError("'list' argument must have no negative elements")
-    length = max(int(numbers.max()) + 1 if numbers.size else 0, int(minlength))
     weights = cast_to(as_value(weights), np.dtype(float))
-    return indexing.scatter_add(weights, numbers.astype(_I8), shape=(length,))
+    return indexing.scatter_add(weights, numbers.astype(_I8), shape=counts.shape)
 
 
 def _inside(i: Array, n: int, what: str) -> Array:

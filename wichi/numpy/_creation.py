@@ -8,7 +8,7 @@ import numpy as np
 
 from wichi.errors import ShapeError
 from wichi.numpy._pointwise import absolute, add, divide, floor, log10, multiply, power, sign, subtract, where
-from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, public
+from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, public, result_type
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
@@ -121,9 +121,8 @@ def linspace(
     lead = (-1, *(1,) * max(len(shape_of(start)), len(shape_of(stop))))
     steps = np.reshape(np.arange(num) / max(num - 1 if endpoint else num, 1), lead)
     found = add(multiply(start, 1 - steps), multiply(stop, steps))
-    if dtype is not None:
-        kind = np.dtype(dtype)
-        found = cast_to(floor(found) if kind.kind in "iu" else found, kind)
+    kind = result_type(start, stop, 1.0) if dtype is None else np.dtype(dtype)
+    found = cast_to(floor(found) if kind.kind in "iu" else found, kind)
     if axis != 0:
         found = _moved_from_first(found, axis)
     parts = num - 1 if endpoint else num

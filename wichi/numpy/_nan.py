@@ -195,6 +195,7 @@ def _at(rows: Array, place: Array) -> Array:
 def nanmedian(
     a: Array, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False
 ) -> Array:
+    _reducing._plain_options("nanmedian", out=out)
     a = _sorting.in_floats(as_value(a))
     if not aval_of(a).size:
         return nanmean(a, axis, keepdims=keepdims)
@@ -242,6 +243,7 @@ def nanquantile(
     interpolation: Any = None,
 ) -> Array:
     """As ``numpy.nanquantile``; see ``quantile``."""
+    _reducing._plain_options("nanquantile", out=out)
     _sorting.check_method("nanquantile", method, weights, interpolation)
     return _nanquantile("nanquantile", a, q, axis, method, keepdims, percent=False)
 
@@ -260,5 +262,6 @@ def nanpercentile(
     interpolation: Any = None,
 ) -> Array:
     """As ``numpy.nanpercentile``; see ``quantile``."""
+    _reducing._plain_options("nanpercentile", out=out)
     _sorting.check_method("nanpercentile", method, weights, interpolation)
     return _nanquantile("nanpercentile", a, q, axis, method, keepdims, percent=True)

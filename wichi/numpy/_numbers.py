@@ -10,21 +10,25 @@ from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
 from wichi.numpy._pointwise import UFUNCS
 from wichi.numpy._promote import Array, as_value, cast_to, is_boxed, public, resolve
+from wichi.numpy._reducing import _plain_options
 from wichi.trace.primitive import aval_of
 
 
 @public(np.fix)
 def fix(x: Array, out: Any = None) -> Array:
+    _plain_options("fix", out=out)
     return pw.trunc(x)
 
 
 @public(np.isposinf)
 def isposinf(x: Array, out: Any = None) -> Array:
+    _plain_options("isposinf", out=out)
     return pw.logical_and(pw.isinf(x), pw.greater(x, 0))
 
 
 @public(np.isneginf)
 def isneginf(x: Array, out: Any = None) -> Array:
+    _plain_options("isneginf", out=out)
     return pw.logical_and(pw.isinf(x), pw.less(x, 0))
 
 

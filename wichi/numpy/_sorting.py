@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from wichi.errors import ArgumentError, ShapeError
 from wichi.numpy import _pointwise as pw
+from wichi.numpy import _reducing
 from wichi.numpy._indexing import index
 from wichi.numpy._promote import (
     Array,
@@ -22,7 +24,7 @@ from wichi.numpy._promote import (
     result_type,
 )
 from wichi.numpy._shaping import moveaxis, ravel, reshape
-from wichi.ops import sorting
+from wichi.ops import shaping, sorting
 from wichi.trace import frames
 from wichi.trace.dims import Dim
 from wichi.trace.free import visible
@@ -111,14 +113,8 @@ def lines(a: Array, axis: Any) -> tuple[Array, tuple[int, ...]]:
     if len(axes) == 1:
         return moveaxis(a, axes[0], 0), kept
     rest = tuple(n for i, n in enumerate(shape) if i not in axes)
-    return reshape(moveaxis(a, axes, tuple(range(len(axes)))), (aval_of(a).size // max(_product(rest), 1), *rest)), kept
-
-
-def _product(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+    joined = math.prod(shape[i] for i in axes)
+    return shaping.reshape(moveaxis(a, axes, tuple(range(len(axes)))), shape=(joined, *rest)), kept
 
 
 def _ordered(a: Array, axis: Any) -> tuple[Array, tuple[int, ...]]:
@@ -133,7 +129,11 @@ def is_float(a: Array) -> bool:
 
 def _with_nans(rows: Array, found: Array) -> Array:
     """Lines with a nan, which is their last element then, answer nan."""
-    return pw.where(pw.isnan(index(rows, -1)), index(rows, -1), found) if is_float(rows) else found
+    if not is_float(rows):
+        return found
+    n = shape_of(rows)[0]
+    last = index(rows, pw.multiply(visible(n - 1), 1) if isinstance(n, Dim) else -1)  # checked where it runs
+    return pw.where(pw.isnan(last), last, found)
 
 
 def in_floats(a: Array) -> Array:
@@ -147,6 +147,7 @@ def median(a: Array, axis: Any = None, out: Any = None, overwrite_input: bool = 
     >>> wichi.grad(np.median)(np.array([3.0, 1.0, 2.0, 9.0]))
     array([0.5, 0. , 0.5, 0. ])
     """
+    _reducing._plain_options("median", out=out)
     rows, kept = _ordered(in_floats(as_value(a)), axis)
     n, rest = shape_of(rows)[0], shape_of(rows)[1:]
     if isinstance(n, Dim):
@@ -289,6 +290,7 @@ def quantile(
 
     ``q`` may be a value inside a transform; outside [0, 1] it counts as 0 or 1 then, where NumPy raises.
     """
+    _reducing._plain_options("quantile", out=out)
     check_method("quantile", method, weights, interpolation)
     return _quantile("quantile", a, q, axis, method, keepdims, percent=False)
 
@@ -307,6 +309,7 @@ def percentile(
     interpolation: Any = None,
 ) -> Array:
     """As ``numpy.percentile``; see ``quantile``."""
+    _reducing._plain_options("percentile", out=out)
     check_method("percentile", method, weights, interpolation)
     return _quantile("percentile", a, q, axis, method, keepdims, percent=True)
 
@@ -335,13 +338,15 @@ def searchsorted(a: Array, v: Array, side: str = "left", sorter: Array = None) -
 
 @public(np.digitize)
 def digitize(x: Array, bins: Array, right: bool = False) -> Array:
-    """As ``numpy.digitize``; bins that depend on input values must increase, which is not checked."""
-    bins = as_value(bins)
-    n = shape_of(bins)[0] if shape_of(bins) else 0
+    """As ``numpy.digitize``; that bins which depend on input values rise or fall throughout is not checked."""
+    bins, side = as_value(bins), "left" if right else "right"
     if not is_boxed(bins):
         steps = np.diff(bins)
         if not (np.all(steps >= 0) or np.all(steps <= 0)):
             raise ValueError("bins must be monotonically increasing or decreasing")
-        if n > 1 and bins[-1] < bins[0]:
-            return pw.subtract(n, searchsorted(bins[::-1], x, "left" if right else "right"))
-    return searchsorted(bins, x, "left" if right else "right")
+    n = shape_of(bins)[0] if shape_of(bins) else 0
+    rising = searchsorted(bins, x, side)
+    if not n:
+        return rising
+    falling = pw.subtract(n, searchsorted(index(bins, slice(None, None, -1)), x, side))
+    return pw.where(pw.less(index(bins, -1), index(bins, 0)), falling, rising)
