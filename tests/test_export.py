@@ -52,6 +52,10 @@ def triangle(a, b):
     return wichi.numpy.linalg.solve_triangular(lower, b, lower=True), np.linalg.slogdet(a)[1]
 
 
+def ordered(x, k):
+    return np.sort(x, 0), np.argsort(x), np.median(x, 1), np.searchsorted(k, x), np.sum(np.sort(k * 2)[:9])
+
+
 def normal(*shape, dtype=float):
     return RANDOM.normal(size=shape).astype(dtype)
 
@@ -68,6 +72,7 @@ EXPORTED = {
     "number": (wichi.grad(lambda x: x**3), (2.0,)),
     "algebra": (algebra, (normal(61, 67), normal(67, 53), normal(61))),
     "algebra_single": (algebra, (normal(61, 67, dtype="f4"), normal(67, 53, dtype="f4"), normal(61, dtype="f4"))),
+    "ordered": (ordered, (normal(7, 33), np.arange(40) // 3 * 0.2 - 1)),
     "triangle": (triangle, (normal(13, 13), normal(13, 3))),
 }  # fmt: skip
 

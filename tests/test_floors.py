@@ -39,6 +39,7 @@ ROOMS = {
         "wichi.kernels.open_blas",
         "wichi.kernels.scalars",
         "wichi.kernels.small_product",
+        "wichi.kernels.sorting",
         "wichi.kernels.standalone",
         "wichi.kernels.vecmath",
         "wichi.kernels.vecmath_numbers",

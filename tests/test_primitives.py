@@ -110,7 +110,7 @@ def test_derivatives(case: Any) -> None:
     _check_graph(graph, args, which, rng)
     # Second order: the vjp graph is a graph like any other.
     second = reverse.vjp(graph, which)
-    cts = [rng.standard_normal(o.aval.shape) for o in graph.outs]
+    cts = [rng.standard_normal(o.aval.shape) for o in graph.outs if o.aval.dtype.kind == "f"]
     _check_graph(check(second), [*args, *cts], [*which, *range(len(args), len(args) + len(cts))], rng)
 
 

@@ -85,7 +85,7 @@ class MissingRuleError(WichiError, TypeError, NotImplementedError):
     """A NumPy function that wichi does not know was called on a traced value.
 
     >>> def f(x):
-    ...     return np.unwrap(x)  # fails, and names what is near
+    ...     return np.ldexp(x, 3)  # fails, and says what to write: x * 2.0**3
     """
 
     code = "W201"

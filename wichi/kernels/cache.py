@@ -91,7 +91,7 @@ def _surroundings() -> str:
 
 _GENERATORS = (
     "emit.py", "emit_calls.py", "emit_parts.py", "link.py", "loops.py", "native.py", "parallel.py", "scalars.py",
-    "small_product.py", "vecmath.py", "vecmath_arc.py", "vecmath_circular.py", "vecmath_error.py",
+    "small_product.py", "sorting.py", "vecmath.py", "vecmath_arc.py", "vecmath_circular.py", "vecmath_error.py",
     "vecmath_exponential.py", "vecmath_hyperbolic.py", "vecmath_logarithm.py", "vecmath_numbers.py",
     "vecmath_pairs.py", "vecmath_power.py",
 )  # fmt: skip

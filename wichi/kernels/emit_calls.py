@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from wichi.kernels import scalars, small_product
+from wichi.kernels import scalars, small_product, sorting
 from wichi.kernels.loops import (
     INTERRUPTED,
     Extent,
@@ -191,6 +191,12 @@ def library(e: NestEmitter, s: Library) -> None:
             args.append(e.place(x.buffer, x.at)[0])
         else:
             args.append(e.values[x.id] if isinstance(x, Value) else e.size(x))
+    if s.name == "stable_sort":
+        b.call(sorting.stable_sort(e.module, s.dtype, numbered=len(args) > 3), args)
+        return
+    if s.name == "search":
+        b.call(sorting.search(e.module, s.dtype), args)
+        return
     name = f"wichi_{'d' if s.dtype.itemsize == 8 else 's'}{s.name}"
     if s.name == "trsm":  # of BLAS: it has no `info`
         blas(e, name, args)

@@ -286,7 +286,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A routine of BLAS or LAPACK. Arguments: a flag, an extent, an address, or a scalar of the program (``Value``).
+    """A routine of BLAS or LAPACK, or one of ours (``wichi.kernels.sorting``).
+
+    Arguments: a flag, an extent, an address, or a scalar of the program (``Value``).
 
     With ``status``, LAPACK's ``info`` is the last argument, and the program fails with that status where it is not 0;
     LAPACK routines without a status have their ``info`` ignored.

@@ -36,6 +36,16 @@ HELPERS = {
     part = np.tril(rows) if triangle == "U" else np.triu(rows)
     right = matrix(b, 0, n, m, b_lead, False)
     right[...] = np.linalg.solve(part.T if trans == "T" else part, right)''',
+    "stable_sort": '''def stable_sort(count, keys, spare, numbers=None, spare_numbers=None):
+    """In place; numbers, where there are any, move as the keys do."""
+    order = np.argsort(keys[:count], kind="stable")
+    for moved in (keys, numbers):
+        if moved is not None:
+            moved[:count] = moved[:count][order]''',
+    "search": '''def search(count, keys, apart, value, place, right):
+    """Where in sorted keys a number belongs."""
+    lying = np.lib.stride_tricks.as_strided(keys, (count,), (apart * keys.itemsize,))
+    place[0] = np.searchsorted(lying, value[0], "right" if right else "left")''',
     "where": """def where(condition, x, y):
     return np.where(condition, x, y)[()]""",
     "erf": """def erf(x):

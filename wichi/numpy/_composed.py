@@ -1,4 +1,4 @@
-"""NumPy's functions made of the others: interpolation, convolution, selections, nan-aware sums, covariances."""
+"""NumPy's functions made of the others: interpolation, convolution, selections, covariances."""
 
 from __future__ import annotations
 
@@ -37,17 +37,6 @@ def polyval(p: Array, x: Array) -> Array:
     for i in range(shape_of(p)[0]):
         answer = pw.add(pw.multiply(answer, x), index(p, i))
     return answer
-
-
-@public(np.nansum)
-def nansum(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Array:
-    return _reducing.sum(pw.where(pw.isnan(a), 0, a), axis, dtype, out, keepdims)
-
-
-@public(np.nanmean)
-def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Array:
-    count = _reducing.sum(pw.logical_not(pw.isnan(a)), axis, keepdims=keepdims)
-    return pw.divide(nansum(a, axis, dtype, out, keepdims), count)
 
 
 @public(np.allclose)

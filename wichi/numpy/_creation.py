@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ShapeError
-from wichi.numpy._pointwise import add, multiply
-from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
+from wichi.numpy._pointwise import absolute, add, divide, floor, log10, multiply, power, sign, subtract, where
+from wichi.numpy._promote import Array, as_value, axis_in, broadcast_to, cast_to, public, result_type
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
@@ -105,10 +105,65 @@ def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = No
 
 
 @public(np.linspace)
-def linspace(start: Array, stop: Array, num: int = 50, endpoint: bool = True) -> Array:
-    """As ``numpy.linspace`` of numbers; ``start`` and ``stop`` may be values inside a transform."""
-    steps = np.arange(num) / max(num - 1 if endpoint else num, 1)
-    return add(multiply(start, 1 - steps), multiply(stop, steps))
+def linspace(
+    start: Array,
+    stop: Array,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: Any = None,
+    axis: int = 0,
+) -> Any:
+    """As ``numpy.linspace``; ``start`` and ``stop`` may be values inside a transform."""
+    if num < 0:
+        raise ValueError(f"Number of samples, {num}, must be non-negative.")
+    start, stop = as_value(start), as_value(stop)
+    lead = (-1, *(1,) * max(len(shape_of(start)), len(shape_of(stop))))
+    steps = np.reshape(np.arange(num) / max(num - 1 if endpoint else num, 1), lead)
+    found = add(multiply(start, 1 - steps), multiply(stop, steps))
+    kind = result_type(start, stop, 1.0) if dtype is None else np.dtype(dtype)
+    found = cast_to(floor(found) if kind.kind in "iu" else found, kind)
+    if axis != 0:
+        found = _moved_from_first(found, axis)
+    parts = num - 1 if endpoint else num
+    return (found, divide(subtract(stop, start), parts or np.nan)) if retstep else found
+
+
+def _moved_from_first(x: Array, axis: int) -> Array:
+    rest = [*range(1, len(shape_of(x)))]
+    rest.insert(axis_in(axis, len(rest) + 1), 0)
+    return shaping.transpose(x, perm=tuple(rest))
+
+
+@public(np.logspace)
+def logspace(
+    start: Array,
+    stop: Array,
+    num: int = 50,
+    endpoint: bool = True,
+    base: Array = 10.0,
+    dtype: Any = None,
+    axis: int = 0,
+) -> Array:
+    found = power(base, linspace(start, stop, num, endpoint, axis=axis))
+    return found if dtype is None else cast_to(found, np.dtype(dtype))
+
+
+@public(np.geomspace)
+def geomspace(
+    start: Array, stop: Array, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
+) -> Array:
+    """As ``numpy.geomspace`` of real numbers; that neither is 0 and their signs are equal is not checked."""
+    start, stop = as_value(start), as_value(stop)
+    lead = (-1, *(1,) * max(len(shape_of(start)), len(shape_of(stop))))
+    exponents = linspace(log10(absolute(start)), log10(absolute(stop)), num, endpoint)
+    place = np.reshape(np.arange(num), lead)
+    found = multiply(sign(start), power(10.0, exponents))
+    found = where(place == 0, start, found)  # exactly, as NumPy has it
+    if endpoint and num > 1:
+        found = where(place == num - 1, stop, found)
+    found = found if dtype is None else cast_to(found, np.dtype(dtype))
+    return _moved_from_first(found, axis) if axis != 0 else found
 
 
 @public(np.arange)

@@ -108,6 +108,18 @@ def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
     return rd.sum(pw.multiply(x1, x2), axis)
 
 
+@public(np.matvec)
+def matvec(x1: Array, x2: Array) -> Array:
+    """As ``numpy.matvec``: (..., m, n) times (..., n)."""
+    return index(matmul(x1, index(as_value(x2), (..., None))), (..., 0))
+
+
+@public(np.vecmat)
+def vecmat(x1: Array, x2: Array) -> Array:
+    """As ``numpy.vecmat``: (..., n) times (..., n, m)."""
+    return index(matmul(index(as_value(x1), (..., None, slice(None))), x2), (..., 0, slice(None)))
+
+
 @public(np.inner)
 def inner(a: Array, b: Array) -> Array:
     if not shape_of(a) or not shape_of(b):

@@ -9,14 +9,21 @@ import numpy as np
 
 from wichi.errors import DtypeError
 from wichi.numpy import (
+    _arranging,
     _composed,
     _creation,
+    _cumulative,
+    _differences,
     _indexing,
     _inplace,
+    _nan,
+    _numbers,
     _pointwise,
     _products,
+    _questions,
     _reducing,
     _shaping,
+    _sorting,
     _writing,
     linalg,
 )
@@ -27,10 +34,15 @@ from wichi.trace.boxed import registry
 from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
+_MODULES = (
+    _arranging, _composed, _creation, _cumulative, _differences, _indexing, _inplace, _nan, _numbers, _products,
+    _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
+)  # fmt: skip
+
 
 def _array_functions() -> dict[Any, Any]:
     found = {}
-    for module in (_composed, _creation, _indexing, _inplace, _products, _reducing, _shaping, _pointwise, linalg):
+    for module in _MODULES:
         for function in vars(module).values():
             theirs = getattr(function, "numpy_function", None)
             if theirs is not None:
@@ -39,6 +51,7 @@ def _array_functions() -> dict[Any, Any]:
     found.update({np.shape: shape_of, np.ndim: lambda a: len(shape_of(a)), np.size: _size, np.real: lambda val: val})
     found[np.matmul], found[np.vecdot] = _products.matmul, _products.vecdot
     found[np.around] = _pointwise.round
+    found[np.amax], found[np.amin] = _reducing.max, _reducing.min
     # NumPy asks for these where an argument is traced, or `like=` names a traced value.
     found.update({getattr(np, name): getattr(_creation, name) for name in _CREATING})
     return found
@@ -81,6 +94,7 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         }
     )
     table[np.add, "accumulate"] = _accumulate
+    table[np.multiply, "accumulate"] = lambda a, axis=0, dtype=None: _cumulative.cumprod(a, axis, dtype)
     table.update(_inplace.UFUNC_AT)
     return table
 
@@ -98,7 +112,7 @@ def _operators() -> dict[str, Any]:
     binary = {
         "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide,
         "mod": p.remainder, "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
-        "xor": p.bitwise_xor, "divmod": p.divmod,
+        "xor": p.bitwise_xor, "divmod": p.divmod, "lshift": _numbers.left_shift, "rshift": _numbers.right_shift,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
     table.update(
@@ -155,7 +169,11 @@ def _methods() -> dict[str, Any]:
         "transpose": _transpose, "ravel": s.ravel, "flatten": _flatten, "squeeze": s.squeeze, "swapaxes": s.swapaxes,
         "dot": _products.dot, "astype": astype, "clip": _pointwise.clip, "round": _pointwise.round, "copy": s.copy,
         "take": _indexing.take, "diagonal": s.diagonal, "trace": s.trace, "repeat": s.repeat, "ptp": r.ptp,
-        "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
+        "sort": _sorting.sort_in_place, "argsort": _sorting.argsort, "partition": _sorting.partition_in_place,
+        "argpartition": _sorting.argpartition, "choose": _arranging.choose,
+        "compress": lambda x, condition, axis=None: _arranging.compress(condition, x, axis),
+        "searchsorted": _sorting.searchsorted,
+        "cumprod": _cumulative.cumprod, "fill": _inplace.fill, "conj": lambda x: x, "conjugate": lambda x: x,
         "T": s.transpose, "mT": s.matrix_transpose, "real": lambda x: x,
     }  # fmt: skip
     return table

@@ -209,6 +209,18 @@ class Boxed:
     def __rxor__(self, other: Any) -> Any:
         return registry.methods["__xor__"](other, self)
 
+    def __lshift__(self, other: Any) -> Any:
+        return registry.methods["__lshift__"](self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return registry.methods["__lshift__"](other, self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return registry.methods["__rshift__"](self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return registry.methods["__rshift__"](other, self)
+
     def __lt__(self, other: Any) -> Any:
         return registry.methods["__lt__"](self, other)
 
@@ -277,20 +289,29 @@ class Boxed:
 def no_rule(function: Any, why: str = "") -> NoReturn:
     """Raise W201 for a NumPy function without an entry in the registry."""
     name = getattr(function, "__name__", str(function))
-    near = _nearest(name)
+    because = "wichi needs a rule for each NumPy function to differentiate and compile it"
+    if name in _SHAPED_BY_VALUES:
+        because = "the shape of its result depends on values, and shapes must be known while tracing"
     raise MissingRuleError(
         f"np.{name} cannot be traced by wichi{why}.",
         at=frames.describe(frames.user_where()),
-        because="wichi needs a rule for each NumPy function to differentiate and compile it",
-        fix=f"write it with {near}" if near else "write it with functions that wichi.numpy has",
+        because=because,
+        fix=_INSTEAD.get(name, "write it with functions that wichi.numpy has"),
     )
 
 
-def _nearest(name: str) -> str:
-    import difflib
-
-    known = {getattr(f, "__name__", "") for f in registry.functions}
-    return " or ".join(f"np.{n}" for n in difflib.get_close_matches(name, sorted(known), 2, cutoff=0.75))
+_SHAPED_BY_VALUES = frozenset({
+    "argwhere", "flatnonzero", "histogram_bin_edges", "intersect1d", "nonzero", "setdiff1d", "setxor1d", "trim_zeros",
+    "union1d", "unique", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+})  # fmt: skip
+_INSTEAD = {
+    **dict.fromkeys(("argwhere", "flatnonzero", "nonzero", "trim_zeros"), "keep the shape: np.where(mask, x, 0)"),
+    **dict.fromkeys(("intersect1d", "setdiff1d"), "keep the shape: np.where(np.isin(x, y), x, 0)"),
+    "apply_along_axis": "wichi.vmap(f)(x)",
+    "ldexp": "x * 2.0**n",
+    "modf": "whole = np.trunc(x); part = x - whole",
+    "polyfit": "np.linalg.solve(V.T @ V, V.T @ y) with V = np.vander(x, degree + 1)",
+}
 
 
 def _written(out: Any, entry: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
