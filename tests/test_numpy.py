@@ -247,3 +247,33 @@ def test_indices_outside_are_errors_in_native_code_too() -> None:
     with pytest.raises(IndexRangeError, match="outside its axis"):
         pick(F, np.array([0, 3]))
     np.testing.assert_array_equal(pick(F, np.array([1, 1])), F[[1, 1]])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, bool])
+@pytest.mark.parametrize("ord", [None, 1, 2, np.inf, 0])
+def test_norms_of_integers_do_not_wrap_around(dtype, ord):
+    x = np.array([[100, 100, 0], [3, 117, 1]]).astype(dtype)
+    got = wichi.jit(lambda x: np.linalg.norm(x, ord, axis=1))(x)
+    np.testing.assert_allclose(got, np.linalg.norm(x.astype(float), ord, axis=1))
+
+
+def test_rounding_integers():
+    x = np.array([123, 165, -175, 20, 5])
+    for decimals in (-2, -1, 0, 2):
+        got = wichi.jit(lambda x: np.round(x, decimals))(x)
+        np.testing.assert_array_equal(got, np.round(x, decimals))
+        assert got.dtype == x.dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int8, np.int64])
+def test_fmod_is_exact(dtype):
+    x = np.array([7, -7, 100, -3, 5]).astype(dtype)
+    y = np.array([3, 3, -7, -5, 5]).astype(dtype)
+    if np.dtype(dtype).kind == "f":
+        x = np.concatenate([x, np.array([1.0, -1.0, 1e22, 1e8 + 0.1, np.inf, np.nan], dtype)])
+        y = np.concatenate([y, np.array([np.inf, -np.inf, 3.0, 0.3, 2.0, 1.0], dtype)])
+    with np.errstate(all="ignore"):
+        want = np.fmod(x, y)
+    got = wichi.jit(np.fmod)(x, y)
+    np.testing.assert_array_equal(got, want)
+    assert got.dtype == want.dtype

@@ -402,3 +402,27 @@ def test_bodies_that_read_and_write_at_the_same_places(step, loop):
     rows = [(wichi.grad(f)(u + e) - wichi.grad(f)(u - e)) / 2e-6 for e in 1e-6 * np.eye(5)]
     np.testing.assert_allclose(wichi.hessian(f)(u), rows, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(wichi.vmap(wichi.grad(f))(np.stack([u, u * 0.9]))[1], wichi.grad(f)(u * 0.9), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda q, k: q @ k.T, lambda q, k: np.dot(q, k.T), lambda q, k: np.einsum("ij,kj->ik", q, k),
+        lambda q, k: np.tensordot(q, k, ((1,), (1,))), lambda q, k: np.kron(q, k), lambda q, k: np.tile(q, (2, 1)),
+        lambda q, k: np.sum(q * k, axis=1, keepdims=True) + 0 * k, lambda q, k: np.mean(q, axis=0, keepdims=True),
+        lambda q, k: np.outer(q, k), lambda q, k: np.inner(q, k),
+    ],
+)  # fmt: skip
+def test_results_of_operations_are_fresh_arrays(made):
+    def f(q, k):
+        s = made(q, k)
+        s[0] *= 3.0
+        s += 1.0
+        return np.sum(s**2) + np.sum(q)
+
+    q, k = np.random.default_rng(0).standard_normal((2, 3, 4))
+    assert wichi.jit(f)(q, k) == pytest.approx(f(q, k))
+    slope = wichi.grad(f)(q, k)
+    e = np.zeros_like(q)
+    e[0, 1] = 1e-6
+    assert slope[0, 1] == pytest.approx((f(q + e, k) - f(q - e, k)) / 2e-6, rel=1e-6)

@@ -175,10 +175,8 @@ def float_power(x: Array, y: Array) -> Array:
 @_composed(np.fmod)
 def fmod(x: Array, y: Array) -> Array:
     dtype = resolve(np.fmod, [aval_of(x), aval_of(y)])[1]
-    if dtype.kind == "f":
-        return subtract(x, multiply(trunc(divide(x, y)), y))
     rest = remainder(absolute(x), absolute(y))
-    return where(less(x, 0), negative(rest), rest)
+    return cast_to(where(less(x, 0), negative(rest), rest), dtype)
 
 
 @_composed(np.divmod)
@@ -334,9 +332,12 @@ def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = Non
 
 @public(np.round)
 def round(a: Array, decimals: int = 0) -> Array:
-    if decimals == 0 or aval_of(a).dtype.kind != "f":
-        return rint(a)
+    dtype = aval_of(a).dtype
     scale = 10.0 ** builtins.abs(decimals)
+    if dtype.kind in "iu":
+        return cast_to(multiply(rint(divide(a, scale)), scale), dtype) if decimals < 0 else positive(a)
+    if decimals == 0 or dtype.kind != "f":
+        return rint(a)
     return divide(rint(multiply(a, scale)), scale) if decimals > 0 else multiply(rint(divide(a, scale)), scale)
 
 

@@ -28,6 +28,7 @@ from wichi.numpy._shaping import diagonal, moveaxis, reshape, stack
 from wichi.ops import products, shaping
 from wichi.trace import frames
 from wichi.trace.primitive import aval_of, shape_of
+from wichi.trace.tracer import of_its_own
 
 
 def _operands(x: Array, y: Array) -> tuple[Array, Array]:
@@ -46,7 +47,7 @@ def _mismatch(what: str, x: Array, y: Array, fix: str | None = None) -> ShapeErr
     )
 
 
-@public(np.matmul)
+@public(np.matmul, fresh=True)
 def matmul(x: Array, y: Array) -> Array:
     """As ``numpy.matmul``: 1-D operands are rows or columns, leading axes broadcast."""
     x, y = _operands(as_value(x), as_value(y))
@@ -83,7 +84,7 @@ def _batched(x: Array, y: Array) -> Array:
     return products.matmul(broadcast_to(x, (*lead, m, k)), broadcast_to(y, (*lead, k, n)))
 
 
-@public(np.dot)
+@public(np.dot, fresh=True)
 def dot(a: Array, b: Array) -> Array:
     """As ``numpy.dot``: the last axis of ``a`` against the second-last of ``b``; a product where one is 0-d."""
     a, b = as_value(a), as_value(b)
@@ -103,36 +104,36 @@ def vdot(a: Array, b: Array) -> Array:
     return dot(reshape(a, (-1,)), reshape(b, (-1,)))
 
 
-@public(np.vecdot)
+@public(np.vecdot, fresh=True)
 def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
     return rd.sum(pw.multiply(x1, x2), axis)
 
 
-@public(np.matvec)
+@public(np.matvec, fresh=True)
 def matvec(x1: Array, x2: Array) -> Array:
     """As ``numpy.matvec``: (..., m, n) times (..., n)."""
     return index(matmul(x1, index(as_value(x2), (..., None))), (..., 0))
 
 
-@public(np.vecmat)
+@public(np.vecmat, fresh=True)
 def vecmat(x1: Array, x2: Array) -> Array:
     """As ``numpy.vecmat``: (..., n) times (..., n, m)."""
     return index(matmul(index(as_value(x1), (..., None, slice(None))), x2), (..., 0, slice(None)))
 
 
-@public(np.inner)
+@public(np.inner, fresh=True)
 def inner(a: Array, b: Array) -> Array:
     if not shape_of(a) or not shape_of(b):
         return pw.multiply(a, b)
     return tensordot(a, b, (-1, -1))
 
 
-@public(np.outer)
+@public(np.outer, fresh=True)
 def outer(a: Array, b: Array) -> Array:
     return pw.multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
 
 
-@public(np.tensordot)
+@public(np.tensordot, fresh=True)
 def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = _operands(as_value(a), as_value(b))
     if isinstance(axes, int | np.integer):
@@ -150,7 +151,7 @@ def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     return shaping.reshape(products.matmul(x, y), shape=(*rows, *columns))
 
 
-@public(np.kron)
+@public(np.kron, fresh=True)
 def kron(a: Array, b: Array) -> Array:
     ndim = max(len(shape_of(a)), len(shape_of(b)))
     s, t = ((1,) * (ndim - len(shape_of(v))) + shape_of(v) for v in (a, b))
@@ -159,7 +160,7 @@ def kron(a: Array, b: Array) -> Array:
     return reshape(pw.multiply(x, y), tuple(p * q for p, q in zip(s, t, strict=True)))
 
 
-@public(np.cross)
+@public(np.cross, fresh=True)
 def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Array:
     """As ``numpy.cross`` of 3-vectors."""
     axisa, axisb, axisc = (axisa, axisb, axisc) if axis is None else (axis,) * 3
@@ -198,7 +199,8 @@ def einsum(subscripts: str, *operands: Array, **options: Any) -> Array:
         needed = set(result).union(*(t for t, _ in pairs))
         pairs.append(_contract(first, second, needed))
     term, out = _summed(*pairs[0], set(result))
-    return shaping.transpose(out, perm=tuple(term.index(letter) for letter in result))
+    out = shaping.transpose(out, perm=tuple(term.index(letter) for letter in result))
+    return out if len(values) == 1 else of_its_own(out)
 
 
 def _parse(subscripts: str, values: Sequence[Array]) -> tuple[list[str], str]:
@@ -291,6 +293,10 @@ def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) ->
     )
     if matrix and ord not in (None, "fro"):
         raise TypeError(f"np.linalg.norm of a matrix inside a transform has no ord={ord!r}; only 'fro'")
+    if aval_of(x).dtype.kind in "iub":
+        x = cast_to(x, np.dtype(float))  # before anything is squared, as NumPy does
+    if ord == 0:
+        return rd.sum(cast_to(pw.not_equal(x, 0), aval_of(x).dtype), axis, keepdims=keepdims)
     if ord in (None, 2, "fro"):
         return pw.sqrt(rd.sum(pw.square(x), axis, keepdims=keepdims))
     if ord in (np.inf, -np.inf):

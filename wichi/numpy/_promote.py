@@ -14,7 +14,7 @@ from wichi.trace.boxed import Boxed
 from wichi.trace.dims import Dim
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Primitive, aval_of, shape_of
-from wichi.trace.tracer import is_tracing, staged, supported
+from wichi.trace.tracer import is_tracing, of_its_own, staged, supported
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
 F = TypeVar("F", bound=Callable[..., Any])
@@ -195,14 +195,18 @@ def _box_in(*xs: Any) -> Boxed | None:
     return found
 
 
-def public(function: Any = None) -> Callable[[F], F]:
-    """A function of the public namespace. On plain arrays NumPy's own ``function`` answers (None: NumPy has none)."""
+def public(function: Any = None, fresh: bool = False) -> Callable[[F], F]:
+    """A function of the public namespace. On plain arrays NumPy's own ``function`` answers (None: NumPy has none).
+
+    ``fresh``: the result shares no memory with an operand, though the last step of ours may look as if it did.
+    """
 
     def decorate(ours: F) -> F:
         def answer(*args: Any, **kwargs: Any) -> Any:
             box = _box_in(*args, *kwargs.values()) if kwargs else _box_in(*args)
             if box is not None:
-                return box.call(ours, args, kwargs)
+                result = box.call(ours, args, kwargs)
+                return of_its_own(result) if fresh else result
             return (function or ours)(*args, **kwargs)
 
         answer.__name__ = answer.__qualname__ = ours.__name__

@@ -25,7 +25,9 @@ def _reduced(prim: Primitive, a: Array, axis: Any, keepdims: bool) -> Array:
     shape = shape_of(a)
     axes = axes_in(axis, len(shape))
     out = prim(a, axes=axes) if axes else of_its_own(a)
-    return shaping.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape))) if keepdims else out
+    if keepdims:
+        out = of_its_own(shaping.reshape(out, shape=tuple(1 if i in axes else n for i, n in enumerate(shape))))
+    return out
 
 
 def _plain_options(name: str, **options: Any) -> None:

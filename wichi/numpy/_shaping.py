@@ -311,7 +311,7 @@ def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
     return index(a, (*(slice(None),) * axis, rows))
 
 
-@public(np.tile)
+@public(np.tile, fresh=True)
 def tile(A: Array, reps: Any) -> Array:
     reps = tuple(reps) if isinstance(reps, tuple | list) else (int(reps),)
     A = _array(A)
