@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,10 @@ atexit.register(shutil.rmtree, os.environ["WICHI_CACHE"], ignore_errors=True)
 _PYTENSOR = tempfile.mkdtemp(prefix="wichi-tests-pytensor-")
 os.environ["PYTENSOR_FLAGS"] = f"cxx=,base_compiledir={_PYTENSOR}"
 atexit.register(shutil.rmtree, _PYTENSOR, ignore_errors=True)
+
+# A shell's background job ignores Ctrl-C, and tests of it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
