@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Const, Eqn, Graph, Var
 from wichi.trace.tracer import Tracer, at_line
@@ -41,7 +43,7 @@ def applied(eqn: Eqn, ins: Sequence[Any], box: Boxed | None) -> Any:
 
     Beside traced values it is staged on plain ones too: an array of zeros, computed here, would be a captured array.
     """
-    if isinstance(box, Tracer) and not any(isinstance(x, Boxed) for x in ins):
+    if isinstance(box, Tracer) and not any(isinstance(x, Boxed | np.ndarray) for x in ins):
         return box.stage(eqn.prim, ins, eqn.params)
     return eqn.prim(*ins, **eqn.params)
 
