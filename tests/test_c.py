@@ -84,8 +84,9 @@ def test_arrays_that_a_function_holds():
     wide = np.arange(12.0)[::2]
     with pytest.raises(ArgumentError, match=r"wichi.cfunc: an array .* is not contiguous"):
         wichi.cfunc(lambda x: np.sum(wide * x), 1.0)
-    frozen = {"w": np.arange(2000.0)[::2]}  # reached by key: a copy of its own, which must live on
-    g = wichi.cfunc(lambda x: np.sum(frozen["w"] * x), 1.0)
+    # Reached as an element of a list: a copy of its own, which must live on. (Entries of dicts are read anew too now.)
+    frozen = [np.arange(2000.0)[::2]]
+    g = wichi.cfunc(lambda x: np.sum(frozen[0] * x), 1.0)
     _ = [np.zeros(1000) for _ in range(50)]
     assert g.ctypes(1.0) == np.arange(2000.0)[::2].sum()
 
