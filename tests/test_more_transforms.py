@@ -21,6 +21,24 @@ def test_linearize():
         push(x, w)
 
 
+@pytest.mark.parametrize("loop", ["scan", "while", "cond"])
+def test_linearize_around_loops(loop):
+    def f(x):
+        if loop == "scan":
+            return np.sum(wichi.scan(lambda s, _: (np.sin(s) * x, np.sum(s)), x, length=3)[0])
+        if loop == "while":
+            return wichi.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, np.sin(c[1]) * x), (0, x))[1].sum()
+        return wichi.cond(x[0] > 0, lambda x: np.sum(np.sin(x)), np.sum, x)
+
+    x, t = np.array([0.4, 0.9, 1.3]), np.array([1.0, -2.0, 0.5])
+    value, push = wichi.linearize(f, x)
+    want, tangent = wichi.jvp(f, (x,), (t,))
+    assert value == pytest.approx(want)
+    assert push(t) == pytest.approx(tangent)
+    assert push(3 * t) == pytest.approx(3 * tangent)
+    assert wichi.jit(lambda x: wichi.linearize(f, x)[1](t))(x) == pytest.approx(tangent)
+
+
 class TestStatic:
     def test_each_value_has_its_own_trace(self):
         calls = []

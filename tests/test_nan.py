@@ -150,3 +150,16 @@ def test_sums_so_far_need_an_axis():
         wichi.jit(np.cumulative_prod)(X)
     assert_same(lambda x: (np.cumulative_sum(x), np.cumprod(x)), X[0, 0])
     assert wichi.jit(np.cumprod)(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize(("f", "sign"), [(np.nanmax, -1), (np.nanmin, 1)])
+def test_nans_take_no_share_of_an_infinite_extremum(f, sign):
+    i = sign * np.inf  # what stands in place of nan
+    g = wichi.value_and_grad(lambda x: np.sum(f(x, axis=1)))
+    for row, want in (
+        ([i, np.nan, i], [0.5, 0, 0.5]), ([i, np.nan, 2.0], [0, 0, 1]), ([1.0, np.nan, 1.0], [0.5, 0, 0.5]),
+        ([-i, np.nan, 3.0], [1, 0, 0]), ([-i, -i, np.nan], [0.5, 0.5, 0]),
+    ):  # fmt: skip
+        value, slope = g(np.array([row]))
+        assert value == f(row)
+        np.testing.assert_array_equal(slope, [want])

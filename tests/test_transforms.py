@@ -563,3 +563,53 @@ def test_masks_made_inside_cost_nothing() -> None:
     for _ in range(3):
         assert f(np.ones((3, 3))) == 6
     assert len(f._direct) == 1
+
+
+INTEGERS, ONE, SINGLES = np.arange(4), np.ones(1), np.ones((4, 4), np.float32)
+
+
+def _cast_and_spread(x: Any) -> Any:
+    return np.sum(x**2 * INTEGERS) + np.sum(np.sin(x) * ONE) + np.sum((SINGLES @ x) ** 2)
+
+
+def _in_a_loop(x: Any) -> Any:
+    def step(s: Any, _: Any) -> Any:
+        return np.sin(s) * 0.9 + np.sum(x**2 * INTEGERS) * 0.01 + np.sum(s * ONE) * 0.1 + SINGLES @ s * 0.1, None
+
+    return np.sum(wichi.scan(step, x, length=3)[0])
+
+
+WAYS: dict[str, Any] = {
+    "jit": wichi.jit,
+    "grad": wichi.grad,
+    "hessian": wichi.hessian,
+    "jacfwd": wichi.jacfwd,
+    "nested jit": lambda f: wichi.jit(lambda x: wichi.jit(f)(x) + wichi.grad(f)(x)),
+    "grad of grad": lambda f: wichi.grad(lambda x: np.sum(wichi.grad(f)(x) ** 2)),
+    "grad of vmap": lambda f: wichi.grad(lambda x: np.sum(wichi.vmap(f)(np.stack([x, 2 * x])))),
+    "jvp": lambda f: wichi.jit(lambda x: wichi.jvp(f, (x,), (x,))[1]),
+    "vjp": lambda f: wichi.jit(lambda x: wichi.vjp(f, x)[1](2.0)[0]),
+    "linearize": lambda f: wichi.jit(lambda x: wichi.linearize(f, x)[1](x)),
+    "checkpoint": lambda f: wichi.grad(wichi.checkpoint(f)),
+    "cond": lambda f: wichi.grad(lambda x: wichi.cond(x[0] > 0, f, np.sum, x)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("f", [_cast_and_spread, _in_a_loop])
+def test_captured_arrays_are_read_anew_in_every_transform(f: Any, way: str) -> None:
+    x, before = np.array([0.3, 0.5, 0.7, 0.9]), (INTEGERS.copy(), ONE.copy(), SINGLES.copy())
+
+    def again(x: Any) -> Any:
+        return f(x) + 0.0 * x[0]  # other code: traced for itself
+
+    g = WAYS[way](f)
+    first = g(x)
+    try:
+        INTEGERS[:], ONE[:], SINGLES[:] = [5, 6, 7, 8], 3.0, 2.0
+        second = g(x)
+        np.testing.assert_allclose(second, WAYS[way](again)(x), rtol=1e-12)
+        assert not np.allclose(first, second)
+    finally:
+        INTEGERS[:], ONE[:], SINGLES[:] = before
+    np.testing.assert_array_equal(g(x), first)

@@ -19,6 +19,7 @@ from wichi.batching import vmap
 from wichi.compiled import Transformed
 from wichi.errors import ArgumentError, DtypeError
 from wichi.linear import jvp, vjp
+from wichi.ops.products import unit_matrix
 from wichi.trace import frames
 from wichi.transforms import AsItIs, grad
 from wichi.travel import wraps
@@ -243,7 +244,7 @@ def _over_units(along: Callable[[Any], Any], shape: tuple[int, ...], dtype: np.d
 
 def _unit_vectors(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     size = math.prod(shape)
-    return np.eye(size, dtype=dtype).reshape(size, *shape)
+    return unit_matrix(size, dtype).reshape(size, *shape)
 
 
 def _unflattened(shape: tuple[int, ...], axis: int, x: Any) -> Any:

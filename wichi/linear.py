@@ -12,7 +12,9 @@ from wichi import pytree
 from wichi.arguments import as_typed, input_names, leaf_aval
 from wichi.errors import ArgumentError
 from wichi.trace import forward, frames, reverse
-from wichi.trace.ir import Aval, Graph, dce
+from wichi.trace.evaluate import evaluate
+from wichi.trace.ir import Aval, Graph
+from wichi.trace.tracer import stage_graph
 from wichi.traces import CompiledTrace, Runnable
 from wichi.transforms import jit
 
@@ -173,11 +175,18 @@ def _main_and_aux(tree: pytree.TreeDef, has_aux: bool) -> tuple[pytree.TreeDef, 
 
 
 def _pushed(graph: Graph, which: Sequence[int], count: int) -> Graph:
-    """``graph`` with the tangents of the float ones of its first ``count`` outputs."""
+    """``graph`` with the tangents of the float ones of its first ``count`` outputs.
+
+    The outputs are computed without tangents, also where an equation (a loop) answers both at once.
+    """
     full = forward.jvp(graph, which)
-    every = len(graph.outs)
+    every, inputs = len(graph.outs), len(graph.ins)
     kept = sum(o.aval.dtype.kind == "f" for o in graph.outs[:count])
-    return dce(Graph(full.ins, full.eqns, full.outs[: every + kept], full.in_names))
+
+    def walk(*values: Any) -> list[Any]:
+        return evaluate(graph, *values[:inputs]) + evaluate(full, *values)[every : every + kept]
+
+    return stage_graph(walk, [v.aval for v in full.ins], full.in_names)
 
 
 def _traced(fn: Callable[..., Any], primals: tuple[Any, ...]) -> tuple[CompiledTrace, list[Any]]:

@@ -128,11 +128,15 @@ def _extremum(function: Any, extremum: Callable[..., Array], instead: float) -> 
         a: Array, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
     ) -> Array:
         _reducing._plain_options(name, out=out, where=where)
-        a = as_value(a)
-        found = extremum(_without(a, instead), axis, keepdims=_flag(keepdims), initial=initial)
+        a, keep = as_value(a), _flag(keepdims)
+        found = extremum(_without(a, instead), axis, keepdims=keep, initial=initial)
         if not _sorting.is_float(a) or not (initial is None or initial is np._NoValue):
             return found
-        return pw.where(pw.greater(_counts(a, axis, _flag(keepdims)), 0), found, aval_of(a).dtype.type(_NAN))
+        # Where the extremum is what stands in place of nan, only the elements that are it share the derivative.
+        alike = pw.logical_and(pw.isinf(a), pw.equal(a, extremum(_without(a, instead), axis, keepdims=True)))
+        of_these = _reducing.sum(pw.where(alike, a, aval_of(a).dtype.type(0)), axis, keepdims=keep)
+        found = pw.where(pw.isinf(found), _per(of_these, _reducing.sum(alike, axis, keepdims=keep)), found)
+        return pw.where(pw.greater(_counts(a, axis, keep), 0), found, aval_of(a).dtype.type(_NAN))
 
     reduce.__name__ = name
     reduce.__doc__ = f"As ``numpy.{name}``, without ``where``; ties share the derivative evenly."

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Const, Eqn, Graph, Var
 from wichi.trace.tracer import Tracer, at_line
@@ -41,9 +39,10 @@ def run(eqns: Sequence[Eqn], env: dict[Var, Any], args: Sequence[Any] = (), watc
 def applied(eqn: Eqn, ins: Sequence[Any], box: Boxed | None) -> Any:
     """What an equation answers on values of which ``box`` is the innermost.
 
-    Beside traced values it is staged on plain ones too: an array of zeros, computed here, would be a captured array.
+    Beside traced values it is staged on plain ones too: what is computed here from a captured array would not be read
+    anew on each call.
     """
-    if isinstance(box, Tracer) and not any(isinstance(x, Boxed | np.ndarray) for x in ins):
+    if isinstance(box, Tracer) and not any(isinstance(x, Boxed) for x in ins):
         return box.stage(eqn.prim, ins, eqn.params)
     return eqn.prim(*ins, **eqn.params)
 
