@@ -233,39 +233,7 @@ def _nanquantile(name: str, a: Array, q: Any, axis: Any, method: str, keepdims: 
     return reshape(found, (*shape_of(q), *kept)) if _flag(keepdims) else found
 
 
-@public(np.nanquantile)
-def nanquantile(
-    a: Array,
-    q: Array,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-    interpolation: Any = None,
-) -> Array:
-    """As ``numpy.nanquantile``; see ``quantile``."""
-    _reducing._plain_options("nanquantile", out=out)
-    _sorting.check_method("nanquantile", method, weights, interpolation)
-    return _nanquantile("nanquantile", a, q, axis, method, keepdims, percent=False)
-
-
-@public(np.nanpercentile)
-def nanpercentile(
-    a: Array,
-    q: Array,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-    interpolation: Any = None,
-) -> Array:
-    """As ``numpy.nanpercentile``; see ``quantile``."""
-    _reducing._plain_options("nanpercentile", out=out)
-    _sorting.check_method("nanpercentile", method, weights, interpolation)
-    return _nanquantile("nanpercentile", a, q, axis, method, keepdims, percent=True)
+nanquantile = _sorting.quantiles(np.nanquantile, _nanquantile, False, "As ``numpy.nanquantile``; see ``quantile``.")
+nanpercentile = _sorting.quantiles(
+    np.nanpercentile, _nanquantile, True, "As ``numpy.nanpercentile``; see ``quantile``."
+)

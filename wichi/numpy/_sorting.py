@@ -189,7 +189,7 @@ def _place_of(n: Any, q: Any, method: str) -> Any:
 _METHODS = ("linear", "lower", "higher", "midpoint", "nearest", *_CONTINUOUS)
 
 
-def check_method(name: str, method: str, weights: Any, interpolation: Any = None) -> None:
+def _check_method(name: str, method: str, weights: Any, interpolation: Any = None) -> None:
     if weights is None and interpolation is None and method in _METHODS:
         return
     given = (
@@ -273,45 +273,40 @@ def _quantile(name: str, a: Array, q: Any, axis: Any, method: str, keepdims: Any
     return reshape(found, (*shape_of(q), *kept)) if keepdims is True else found
 
 
-@public(np.quantile)
-def quantile(
-    a: Array,
-    q: Array,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-    interpolation: Any = None,
-) -> Array:
+def quantiles(function: Any, compute: Callable[..., Array], percent: bool, doc: str) -> Callable[..., Any]:
+    """A function of NumPy's quantile family: ``compute(name, a, q, axis, method, keepdims, percent)``."""
+    name = function.__name__
+
+    def find(
+        a: Array,
+        q: Array,
+        axis: Any = None,
+        out: Any = None,
+        overwrite_input: bool = False,
+        method: str = "linear",
+        keepdims: Any = False,
+        *,
+        weights: Any = None,
+        interpolation: Any = None,
+    ) -> Array:
+        _reducing._plain_options(name, out=out)
+        _check_method(name, method, weights, interpolation)
+        return compute(name, a, q, axis, method, keepdims, percent)
+
+    find.__name__, find.__doc__ = name, doc
+    return public(function)(find)
+
+
+quantile = quantiles(
+    np.quantile,
+    _quantile,
+    False,
     """As ``numpy.quantile``, without weights and the methods that jump in between.
 
     ``q`` may be a value inside a transform; outside [0, 1] it counts as 0 or 1 then, where NumPy raises.
-    """
-    _reducing._plain_options("quantile", out=out)
-    check_method("quantile", method, weights, interpolation)
-    return _quantile("quantile", a, q, axis, method, keepdims, percent=False)
-
-
-@public(np.percentile)
-def percentile(
-    a: Array,
-    q: Array,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: Any = False,
-    *,
-    weights: Any = None,
-    interpolation: Any = None,
-) -> Array:
-    """As ``numpy.percentile``; see ``quantile``."""
-    _reducing._plain_options("percentile", out=out)
-    check_method("percentile", method, weights, interpolation)
-    return _quantile("percentile", a, q, axis, method, keepdims, percent=True)
+    """,
+)
+percentile = quantiles(np.percentile, _quantile, True, "As ``numpy.percentile``; see ``quantile``.")
 
 
 # --- places in what is sorted ----------------------------------------------------------------------------------------
