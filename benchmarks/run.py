@@ -16,7 +16,9 @@ the machine is shared; ratios are what to quote.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from collections.abc import Callable
 import numpy as np
 
 import wichi
-from wichi import nn
+from wichi import nn, pytree
 from wichi.compiled import Transformed
 
 
@@ -93,21 +95,58 @@ def row_import() -> None:
     print(f"import wichi, beyond import numpy: {times['wichi'] - times['numpy']:.3f} s (numpy {times['numpy']:.3f} s)")
 
 
+def long_chain(operations: int, number: float) -> Transformed:
+    """A gradient of as many operations in a row; ``number`` makes it another function."""
+
+    def loss(x: np.ndarray) -> object:
+        y = x
+        for i in range(operations):
+            y = y * number + x if i % 3 else np.maximum(y, x) - 0.5
+        return np.sum(y)
+
+    return wichi.value_and_grad(loss)
+
+
 def row_compile() -> None:
-    """The first call of a function in a process that has compiled another before."""
+    """The first call of functions in a process that has compiled another before; nothing comes from disk."""
+    from wichi.kernels import link, native
+    from wichi.kernels.loops import walk
+    from wichi.kernels.schedule import plan
+
+    kept, os.environ["WICHI_CACHE"] = os.environ.get("WICHI_CACHE"), "off"
     start = time.perf_counter()
     wichi.grad(lambda x: np.sin(x))(1.0)
-    first = time.perf_counter() - start
+    print(f"first compile of a process: {time.perf_counter() - start:.2f} s")
     f, arguments = mnist_mlp(32)
     start = time.perf_counter()
     graph = f.graph(*arguments)
     traced = time.perf_counter()
     f(*arguments)
-    print(f"first compile of a process, numba's start-up in it: {first:.2f} s")
     print(
         f"MNIST MLP value_and_grad: traced and transformed in {(traced - start) * 1e3:.1f} ms ({len(graph.eqns)} "
         f"equations), compiled and called first in {time.perf_counter() - traced:.3f} s"
     )
+    x = np.linspace(0, 1, 50)
+    for operations in (83, 660, 2070):
+        tracing = []
+        for k in range(5):
+            f = long_chain(operations, 1 + k * 1e-6)
+            start = time.perf_counter()
+            graph = f.graph(x)
+            tracing.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        program = plan(graph).program
+        link.host().emit_object(link.optimised(native.llvm_ir(program)[1], link.host()))
+        compiled = time.perf_counter() - start
+        statements = sum(1 for nest in program.nests for _ in walk(nest.body))
+        print(
+            f"{len(graph.eqns)} equations, {statements} statements: traced and transformed in "
+            f"{min(tracing) / len(graph.eqns) * 1e6:.1f} µs an equation, scheduled and compiled in {compiled:.2f} s"
+        )
+    if kept is None:
+        del os.environ["WICHI_CACHE"]
+    else:
+        os.environ["WICHI_CACHE"] = kept
 
 
 def row_call() -> None:
@@ -119,6 +158,21 @@ def row_call() -> None:
             f"MNIST MLP value_and_grad, batch {batch}, f32: {times['wichi'] * 1e6:.0f} µs, "
             f"its BLAS calls alone {times['BLAS alone'] * 1e6:.0f} µs, ratio {times['wichi'] / times['BLAS alone']:.2f}"
         )
+    tree = {f"p{i}": np.ones(8) for i in range(10)}
+    f = wichi.grad(lambda tree: sum(np.sum(p * p) for p in tree.values()))
+    times = best({"tree": lambda: f(tree), "rosenbrock": rosenbrock_call()})
+    print(f"gradient of a tree of ten arrays of 8: {times['tree'] * 1e6:.2f} µs a call")
+    print(f"Rosenbrock n=10 with a captured global and a closed-over number: {times['rosenbrock'] * 1e6:.2f} µs a call")
+
+
+WEIGHT = 100.0
+
+
+def rosenbrock_call() -> Callable[[], object]:
+    """A call whose globals and closure cells are compared each time."""
+    shift, x = 1.0, np.linspace(-1, 1, 10)
+    f = wichi.value_and_grad(lambda x: np.sum(WEIGHT * (x[1:] - x[:-1] ** 2) ** 2 + (shift - x[:-1]) ** 2))
+    return lambda: f(x)
 
 
 def row_compare() -> None:
@@ -185,23 +239,57 @@ def row_warm() -> None:
 
 
 def row_njit() -> None:
-    """A step of gradient descent on three numbers inside numba code, beside the same call from Python."""
+    """A gradient of three numbers inside numba code, beside its machine code called by address and a loop by hand."""
     import numba
 
+    from wichi.njitted import _callee
+
     f = wichi.value_and_grad(lambda x: np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2))
-    slope = wichi.njit(f, np.zeros(3))
+    x = np.array([0.5, -0.3, 0.8])
+    slope, any_length = wichi.njit(f, x), wichi.njit(f, wichi.spec("float64", ("n",)))
+    native = _callee(f, "f", *pytree.flatten(((x,), {})))
+    arrays = [x, *native.plan.constants, *(np.empty(a.shape) for a in native.plan.outputs), np.empty(1 << 12)]
+    table = np.array([a.ctypes.data for a in arrays], np.int64)
+    given = table.ctypes.data, native.plan.sizes.ctypes.data, native.plan.scalars.ctypes.data
+    by_address = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(native.entry)
+    assert native.plan.arena_bytes <= arrays[-1].nbytes - 64
+    table[-1] = -(-table[-1] // 64) * 64
 
     @numba.njit
-    def descend(x: np.ndarray, steps: int) -> np.ndarray:
-        for _ in range(steps):
-            x = x - 1e-3 * slope(x)[1]
-        return x
+    def by_hand(x: np.ndarray) -> tuple[float, np.ndarray]:
+        g = np.empty(3)
+        a, b = x[1] - x[0] * x[0], x[2] - x[1] * x[1]
+        g[0] = -400 * a * x[0] - 2 * (1 - x[0])
+        g[1] = 200 * a - 400 * b * x[1] - 2 * (1 - x[1])
+        g[2] = 200 * b
+        return 100 * a * a + (1 - x[0]) ** 2 + 100 * b * b + (1 - x[1]) ** 2, g
 
-    x, steps = np.array([0.5, -0.3, 0.8]), 100_000
-    times = best({"njit": lambda: descend(x, steps), "Python": lambda: [f(x) for _ in range(1000)]})
+    @numba.njit
+    def run(function: object, x: np.ndarray, steps: int) -> float:
+        total = 0.0
+        for _ in range(steps):
+            value, g = function(x)
+            total += value + g[0]
+        return total
+
+    @numba.njit
+    def run_native(steps: int) -> int:
+        total = 0
+        for _ in range(steps):
+            total += by_address(*given)
+        return total
+
+    steps = 100_000
+    times = best({
+        "native": lambda: run_native(steps), "njit": lambda: run(slope, x, steps),
+        "free": lambda: run(any_length, x, steps), "hand": lambda: run(by_hand, x, steps),
+        "Python": lambda: [f(x) for _ in range(1000)],
+    })  # fmt: skip
+    step = {name: t / (1000 if name == "Python" else steps) * 1e9 for name, t in times.items()}
     print(
-        f"gradient of three numbers: {times['njit'] / steps * 1e9:.0f} ns a step inside @njit, "
-        f"{times['Python'] / 1000 * 1e6:.2f} µs a call from Python"
+        f"value and gradient of three numbers, a step inside @njit: {step['njit']:.0f} ns, of which its machine code "
+        f"{step['native']:.0f} ns; of any length {step['free']:.0f} ns; written by hand {step['hand']:.0f} ns; "
+        f"a call from Python {step['Python']:.0f} ns"
     )
 
 
