@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from wichi.trace.evaluate import applied, innermost, read
 from wichi.trace.ir import Graph, Var
 from wichi.trace.primitive import lead
-from wichi.trace.tracer import at_line, stage_graph
+from wichi.trace.tracer import at_line, constant, stage_graph
 
 
 def vmap_values(graph: Graph, args: Sequence[Any], batched: Sequence[bool], size: int) -> list[tuple[Any, bool]]:
@@ -21,6 +23,8 @@ def vmap_values(graph: Graph, args: Sequence[Any], batched: Sequence[bool], size
         mapped = [has_axis.get(a, False) for a in eqn.ins]
         at_line(box, eqn.where, backward=bool(eqn.where and eqn.where.backward))
         if any(mapped):
+            # In the graph an array is turned and repeated for nothing; here that would be another captured array.
+            ins = [constant(x, box) if isinstance(x, np.ndarray) else x for x in ins]
             result = eqn.prim.batch(eqn.prim, ins, mapped, size, **eqn.params)
         else:
             result = applied(eqn, ins, box)
