@@ -395,3 +395,11 @@ def test_no_second_blas_and_no_threads_of_ours(tmp_path):
     for _ in range(2):
         done = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True)
         assert done.stdout.split() == ["True", "False"]
+
+
+def test_signatures_that_take_turns_go_the_short_way_too():
+    f = wichi.jit(lambda x: np.sum(x * 2.0))
+    for _ in range(3):
+        for n in (3, 4):
+            assert f(np.ones(n)) == 2 * n
+    assert len(f._direct) == 2

@@ -77,6 +77,7 @@ class Transformed(Portable, Generic[P, R]):
         self._direct_trees: tuple[tuple[pytree.TreeDef, Callable[[Sequence[Any]], Any]], ...] = ()
         self._warned = False
         self._shortened: tuple[CompiledTrace, ...] = ()  # the traces that have one
+        self._called: tuple[CompiledTrace, ...] = ()  # those called before
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         answer: R
@@ -155,8 +156,10 @@ class Transformed(Portable, Generic[P, R]):
 
     def _shorten(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> None:
         """From the second call of a signature on, try it first and in native code."""
-        if not found.called:
-            found.called = True
+        if all(
+            found is not trace for trace in self._called
+        ):  # made for one call, as in a loop, it needs no fast way in
+            self._called = (found, *self._called)[:_MOST_DIRECT]
             return
         if any(found is trace for trace in self._shortened):
             return  # its fast call has refused this time: a strided array, for instance

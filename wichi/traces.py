@@ -85,7 +85,6 @@ class CompiledTrace:
     out_tree: pytree.TreeDef
     depends_on: tuple[Any, ...]
     captured: tuple[Boxed, ...] = ()
-    called: bool = False
     derived: dict[Any, Any] = field(default_factory=dict)  # what further transforms of this trace made of it
     passing: bool = False  # its way was decided by values of an enclosing trace, which has the guards
     guards: tuple[Any, ...] = ()  # what the last results must be for the others to be right

@@ -8,6 +8,7 @@ self-test, ``available()`` is False and calls go the plain way; ``WICHI_CALL=pla
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 import sys
@@ -215,6 +216,7 @@ def _singleton(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(dtype.char)
 
 
+@functools.cache
 def _symbol(name: str) -> int:
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
