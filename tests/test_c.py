@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import shutil
 import subprocess
 import threading
@@ -89,6 +90,19 @@ def test_arrays_that_a_function_holds():
     g = wichi.cfunc(lambda x: np.sum(frozen[0] * x), 1.0)
     _ = [np.zeros(1000) for _ in range(50)]
     assert g.ctypes(1.0) == np.arange(2000.0)[::2].sum()
+
+
+def test_parts_of_a_function_outlive_it():
+    from scipy import integrate
+
+    cube = wichi.cfunc(lambda x: x * x * x, 1.0).ctypes
+    bell = wichi.cfunc(lambda x: np.exp(-x * x), 1.0).low_level_callable()
+    for k in range(5):
+        wichi.cfunc(lambda x: x + k, 1.0)
+    gc.collect()
+    _ = [bytearray(5000) for _ in range(2000)]
+    assert cube(2.0) == 8.0
+    assert integrate.quad(bell, -np.inf, np.inf)[0] ** 2 == pytest.approx(np.pi)
 
 
 def test_styles_that_do_not_fit():

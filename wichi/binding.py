@@ -12,6 +12,7 @@ from wichi.trace import bodies, frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.ir import Aval, Eqn, Graph, Var
 from wichi.trace.primitive import Primitive, aval_of
+from wichi.trace.sources import python_of
 from wichi.trace.tracer import Traced, Tracer, as_view, is_tracing, trace
 from wichi.traces import Runnable
 
@@ -53,6 +54,7 @@ def trace_body(
     seen: list[Any] = []
     at = frames.describe(frames.user_where())
     because = "each round must hand the next one what it was handed itself"
+    one = python_of(one)
     while True:
 
         def flat(*values: Any) -> list[Any]:

@@ -47,7 +47,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 @dataclass(frozen=True)
 class CFunction:
-    """A compiled function at an address, for as long as this object lives.
+    """A compiled function at an address, for as long as this object, or its ctypes function, lives.
 
     Attributes:
         address: of the machine code.
@@ -120,7 +120,9 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
         "filter": "int f(double *buffer, intptr_t n, double *result, void *unused);",
     }[style]
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    return CFunction(address, kind(address), text, (engine, held, executable), (fn, likeness(example_args), style))
+    function, keep = kind(address), (engine, held, executable)
+    function.keep = keep  # it may outlive the record, also within a LowLevelCallable
+    return CFunction(address, function, text, keep, (fn, likeness(example_args), style))
 
 
 def export(

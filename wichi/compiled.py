@@ -16,7 +16,7 @@ import numpy as np
 from wichi import pytree
 from wichi.arguments import check_results, donations, explain_leaves, input_names, leaf_aval
 from wichi.config import config
-from wichi.errors import ArgumentError, WichiError
+from wichi.errors import ArgumentError, MissingRuleError, WichiError
 from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
@@ -24,6 +24,7 @@ from wichi.trace.captured import Dependency, contents_kept, dependencies, has_pa
 from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
+from wichi.trace.sources import python_of
 from wichi.trace.tracer import Tracer, trace
 from wichi.traces import CompiledTrace, Memory, Rewrite, Runnable, Signature
 from wichi.travel import Portable, wraps
@@ -320,6 +321,7 @@ class Transformed(Portable, Generic[P, R]):
         self._dependencies = _UNKNOWN
         _, depends_on = self._current()
         out_tree: list[pytree.TreeDef] = []
+        function = python_of(self.__wrapped__)
 
         def flat(*values: Any) -> list[Any]:
             if free is not None:
@@ -327,7 +329,7 @@ class Transformed(Portable, Generic[P, R]):
                 free.values.update(zip(free.lengths, values[len(values) - count :], strict=True))
                 values = values[: len(values) - count]
             args, kwargs = pytree.unflatten(treedef, values)
-            results, tree = pytree.flatten(self.__wrapped__(*args, **kwargs))
+            results, tree = pytree.flatten(function(*args, **kwargs))
             out_tree.append(tree)
             check_results(self._name, results, tree)
             return results
@@ -356,9 +358,22 @@ class Transformed(Portable, Generic[P, R]):
 
 def _ours(error: BaseException | None) -> WichiError | None:
     """The error of ours that this is, or that NumPy wrapped: ``a[0] = t`` ends in a ValueError caused by ours."""
+    original = error
     while error is not None and not isinstance(error, WichiError):
         error = error.__cause__
-    return error
+    return error if error is not None or original is None else _of_numba(original)
+
+
+def _of_numba(error: BaseException) -> WichiError | None:
+    """What numba says of our values, in our words."""
+    if type(error).__module__.partition(".")[0] != "numba" or "wichi.trace" not in str(error):
+        return None
+    return MissingRuleError(
+        "A function that numba has compiled was called with a value inside a transform.",
+        at=frames.describe(frames.where_raised(error)),
+        because="it takes numbers and arrays, not values that are still to be computed",
+        fix="call the Python function that it was made from: function.py_func(x)",
+    )
 
 
 def _users_part(traceback: types.TracebackType | None) -> types.TracebackType | None:

@@ -14,6 +14,7 @@ from wichi.trace import calls, frames
 from wichi.trace.evaluate import innermost
 from wichi.trace.ir import Eqn
 from wichi.trace.primitive import Product, aval_of
+from wichi.trace.sources import python_of
 from wichi.trace.tracer import Traced, Tracer, is_tracing, trace
 from wichi.travel import Portable, wraps
 
@@ -74,6 +75,7 @@ class _Checkpointed(Portable):
         box = innermost(leaves)
         if (box is None and not is_tracing()) or (box is not None and not isinstance(box, Tracer)):
             return fun(*args, **kwargs)
+        fun = python_of(fun)
         avals = [aval_of(x)._replace(weak=False) for x in leaves]
         out_tree: list[pytree.TreeDef] = []
 

@@ -126,12 +126,12 @@ def dependencies(function: Callable[..., Any]) -> list[Dependency]:
             found.append(Dependency("self", None, f.__self__))
             waiting.append(f.__func__)
             if isinstance(f.__func__, FunctionType) and not frames.is_internal(f.__func__.__code__.co_filename):
-                waiting += _add_parts(found, "self", f.__self__, _code(f.__func__.__code__))
+                waiting += _add_parts(found, "self", f.__self__, code_of(f.__func__.__code__))
         elif isinstance(f, FunctionType):
             ours = frames.is_internal(f.__code__.co_filename)
             if ours and "<locals>" not in f.__code__.co_qualname:  # not the name that functools.wraps has copied
                 continue  # wichi's own functions do not change; those made by a call, as an optimiser's, hold cells
-            code = None if ours else _code(f.__code__)
+            code = None if ours else code_of(f.__code__)
             for dependency in _of_function(f, code):
                 found.append(dependency)
                 value = dependency.read()
@@ -162,7 +162,7 @@ class _Code:
             waiting += [k for k in c.co_consts if isinstance(k, CodeType)]
 
 
-_code = functools.lru_cache(maxsize=512)(_Code)  # functions made by the same line share it
+code_of = functools.lru_cache(maxsize=512)(_Code)  # functions made by the same line share it
 
 
 def _add_parts(found: list[Dependency], name: str, value: Any, code: _Code) -> list[Any]:

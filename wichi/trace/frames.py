@@ -15,9 +15,10 @@ from wichi.trace.ir import Where
 _OURS = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
 )  # wichi/ and numpy/
-_SOLVERS = os.sep + os.path.join("site-packages", "scipy") + os.sep  # between the user's call and the user's function
+# Between the user's call and the user's function.
+_SOLVERS = tuple(os.sep + os.path.join("site-packages", name) + os.sep for name in ("scipy", "numba"))
 _internal: dict[str, bool] = {}
-_passed: dict[str, bool] = {}  # internal, or a solver's
+_passed: dict[str, bool] = {}  # internal, or between us and the user
 
 
 def is_internal(file: str) -> bool:
@@ -30,16 +31,18 @@ def is_internal(file: str) -> bool:
     return known
 
 
+def _is_passed(file: str) -> bool:
+    """Internal, or of those that call the user's function for us; asked for every frame of every equation."""
+    known = _passed.get(file)
+    if known is None:
+        known = _passed[file] = is_internal(file) or any(s in file for s in _SOLVERS)
+    return known
+
+
 def user_frame() -> FrameType | None:
-    """The innermost frame outside wichi and NumPy, and outside SciPy's solvers that call us."""
+    """The innermost frame outside wichi and NumPy, SciPy's solvers that call us, and numba."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:  # once for every equation of a trace: one look into a dict a frame
-        file = frame.f_code.co_filename
-        passed = _passed.get(file)
-        if passed is None:
-            passed = _passed[file] = is_internal(file) or _SOLVERS in file
-        if not passed:
-            break
+    while frame is not None and _is_passed(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 
@@ -56,6 +59,17 @@ def user_where() -> Where | None:
         return None
     code = frame.f_code
     return Where(code.co_filename, frame.f_lineno, code.co_name)
+
+
+def where_raised(error: BaseException) -> Where | None:
+    """The user's line that an error came through last."""
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not _is_passed(code.co_filename):
+            found = Where(code.co_filename, traceback.tb_lineno, code.co_name)
+        traceback = traceback.tb_next
+    return found
 
 
 def describe(where: Where | None) -> str | None:
