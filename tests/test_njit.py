@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import wichi
-from wichi.errors import ArgumentError
+from wichi.errors import ArgumentError, DtypeError
 
 X = np.array([0.5, -0.3, 0.8])
 
@@ -145,10 +145,22 @@ def test_large_arena_and_parallel_loops():
 
 def test_wrong_types_shapes_and_indices():
     f = wichi.njit(lambda x, i: x[i], X, np.array([0]))
-    with pytest.raises(numba.errors.TypingError, match=r"wichi.njit of .*the argument x must be f64\[3\]"):
-        f(X.astype(np.float32), np.array([0]))
-    with pytest.raises(numba.errors.TypingError, match="the argument i"):
+    for wrong in (X.astype(np.float32), np.ones((2, 2)), 1.0, "x"):
+
+        @numba.njit
+        def caller(x, i):
+            return f(x, i)
+
+        for call in (f, caller):  # numba says so when it compiles the call: ours from the first word on
+            said = r"\[W\d+\] wichi.njit of .*the argument x must be f64\[3\]; it is (.|\n)*at: .*test_njit.py"
+            with pytest.raises(DtypeError, match=said):
+                call(wrong, np.array([0]))
+    with pytest.raises(DtypeError, match="the argument i"):
         f(X, np.array([0.5]))
+    any_length = wichi.njit(lambda x: np.sum(x), wichi.spec("float64", ("n",)))
+    with pytest.raises(DtypeError, match="the argument x must be f64"):
+        any_length(X.astype(np.float32))
+    assert any_length(X) == X.sum()
     with pytest.raises(ValueError, match=r"x must have shape \(3,\)"):
         f(np.ones(4), np.array([0]))
     with pytest.raises(IndexError, match="outside its axis"):
@@ -339,7 +351,7 @@ def test_free_sizes_at_a_call():
     f = wichi.njit(lambda a, x: a @ x, wichi.spec("float64", ("n", "m")), wichi.spec("float64", ("m",)))
     with pytest.raises(ValueError, match=r"x must have shape \(m,\)"):
         f(np.ones((2, 3)), np.ones(2))
-    with pytest.raises(numba.errors.TypingError, match="the argument x must be"):
+    with pytest.raises(DtypeError, match="the argument x must be"):
         f(np.ones((2, 3)), np.ones((3, 3)))
     last = wichi.njit(lambda x: x[3] + x[-2], wichi.spec("float64", ("n",)))
     assert last(np.arange(4.0)) == 5

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array  # not documented, but what every extension that reads arrays uses
 from numba.np.numpy_support import from_dtype
 
+from wichi.errors import DtypeError
 from wichi.kernels import link, slots
 from wichi.kernels.program import dense
+from wichi.trace import frames
 from wichi.trace.dims import Terms
 from wichi.trace.ir import Aval
 
@@ -60,13 +61,13 @@ def numba_function(
     if not slots.claim(slot, (plan.program, plan.sizes.tobytes(), plan.scalars.tobytes(), [*map(id, plan.constants)])):
         slot = ""
     table = _fill(callee, slot)
-    count = len(callee.inputs)
     inputs = [f"contiguous({n})" if s else n for n, s in zip(names, callee.inputs, strict=True)]
     inputs += [f"size_{n}" for n in callee.names]
     arrays = [i for i, a in enumerate(plan.outputs) if a.shape]
     numbers = [i for i, a in enumerate(plan.outputs) if not a.shape]
     word = slots.EXTENTS + len(callee.names)
-    lines = [f"def {name}({', '.join(parameters)}):", "    table = find()", "    if table == 0:", "        absent()"]
+    lines = [f"def {name}({', '.join(parameters)}):", *(f"    check{i}({n})" for i, n in enumerate(names))]
+    lines += ["    table = find()", "    if table == 0:", "        absent()"]
     seen: set[str] = set()
     for n, shape in zip(names, callee.inputs, strict=True):
         for axis, size in enumerate(shape):
@@ -112,7 +113,8 @@ def numba_function(
     space: dict[str, Any] = {f"dtype{i}": a.dtype for i, a in enumerate(plan.outputs)}
     space |= {"empty": np.empty, "uint8": np.uint8, "int64": np.int64, "contiguous": np.ascontiguousarray}
     space |= {"word": _word, "find": _finder(slot, table), "absent": _absent(name), "prepare": _prepare}
-    space["run"] = _runner(plan, name, [*names, *callee.names], count)
+    space |= {f"check{i}": _checker(name, n, aval) for i, (n, aval) in enumerate(zip(names, plan.inputs, strict=False))}
+    space["run"] = _runner(plan)
     exec(compile("\n".join(lines), f"<wichi.njit of {name}>", "exec"), space)
     return njit(space[name])
 
@@ -250,7 +252,27 @@ def _table(builder: Any, words: Sequence[Any]) -> Any:
     return table
 
 
-def _runner(plan: Any, name: str, names: Sequence[str], count: int) -> Callable[..., Any]:
+def _checker(name: str, what: str, aval: Aval) -> Any:
+    """``check(argument)``, which does nothing when it runs: types are looked at when numba compiles a call.
+
+    The error is no error of numba's, which would be one of many lines under "No implementation of function".
+    """
+
+    @intrinsic
+    def check(typing_context: Any, argument: Any) -> Any:
+        if not _fits(argument, aval):
+            raise DtypeError(
+                f"wichi.njit of {name}: the argument {what} must be {aval}; it is {argument}.",
+                at=frames.describe(frames.user_where()),
+                because="wichi.njit compiled it for that type",
+                fix=f"cast it first, for instance {what}.astype(np.{aval.dtype}), or compile it for that type too",
+            )
+        return types.void(argument), lambda context, builder, signature, args: context.get_dummy_value()
+
+    return check
+
+
+def _runner(plan: Any) -> Callable[..., Any]:
     """``run(inputs, outputs, table, room, arena) -> (status, *results of no axes)``.
 
     numba keeps arguments alive meanwhile. What is small lies on the stack: the results of no axes, and an arena of up
@@ -259,9 +281,6 @@ def _runner(plan: Any, name: str, names: Sequence[str], count: int) -> Callable[
 
     @intrinsic
     def run(typing_context: Any, inputs: Any, outputs: Any, table: Any, room: Any, arena: Any) -> Any:
-        for kind, aval, what in zip(list(inputs)[:count], plan.inputs, names, strict=False):
-            _check(kind, aval, f"wichi.njit of {name}: the argument {what}")
-
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             def on_stack(kind: Any, count: int = 1) -> Any:
                 with builder.goto_entry_block():
@@ -321,13 +340,9 @@ def _runner(plan: Any, name: str, names: Sequence[str], count: int) -> Callable[
     return run
 
 
-def _check(kind: Any, aval: Aval, what: str) -> None:
-    """The numba type of an argument against what was compiled."""
+def _fits(kind: Any, aval: Aval) -> bool:
+    """Whether an argument of this numba type is what was compiled for."""
     if aval.shape:
-        fits = isinstance(kind, types.Array) and kind.ndim == aval.ndim and kind.dtype == from_dtype(aval.dtype)
-    else:
-        fits = isinstance(kind, types.Number | types.Boolean) and (
-            aval.dtype.kind == "f" or kind == from_dtype(aval.dtype)
-        )
-    if not fits:
-        raise TypingError(f"{what} must be {aval}; it is {kind}. wichi.njit compiled it for that type: cast it first.")
+        return isinstance(kind, types.Array) and kind.ndim == aval.ndim and kind.dtype == from_dtype(aval.dtype)
+    numbers = types.Number | types.Boolean
+    return isinstance(kind, numbers) and (aval.dtype.kind == "f" or kind == from_dtype(aval.dtype))
