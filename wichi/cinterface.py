@@ -120,7 +120,8 @@ def cfunc(fn: Callable[..., Any], *example_args: Any, style: str | None = None) 
         "filter": "int f(double *buffer, intptr_t n, double *result, void *unused);",
     }[style]
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    function, keep = kind(address), (engine, held, executable)
+    function: Any = kind(address)
+    keep = engine, held, executable
     function.keep = keep  # it may outlive the record, also within a LowLevelCallable
     return CFunction(address, function, text, keep, (fn, likeness(example_args), style))
 
