@@ -100,6 +100,35 @@ def test_a_pointwise_gradient_allocates_its_result_and_nothing_else_of_that_size
     assert found.working < 1000
 
 
+def softmax_loss(z, y):
+    top = np.max(z, axis=1)[:, None]
+    return np.mean(np.log(np.sum(np.exp(z - top), axis=1)) + top[:, 0] - np.sum(z * y, axis=1))
+
+
+@pytest.mark.parametrize("classes", [7, 1000])
+def test_what_dies_where_a_result_is_made_lies_in_its_memory(classes):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(300, classes)), rng.normal(size=(300, classes))
+    f = wichi.grad(softmax_loss)
+    assert f.memory(z, y).working < 8 * 300 * 3  # the exponentials are rows of the gradient
+    with wichi.debug():
+        expected = f(z, y)
+    np.testing.assert_allclose(f(z, y), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_what_dies_is_kept_where_others_read_it():
+    x = np.random.default_rng(1).normal(size=(40, 30))
+
+    def f(x):
+        a = np.exp(x) @ x.T  # lies in memory
+        b = a * 2.0 + a.T  # a is read in another order too
+        c = np.tanh(a)
+        return b @ c, c + a, np.sum(b, axis=0), a[:3]
+
+    for got, want in zip(wichi.jit(f)(x), f(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_checkpoint_takes_less():
     def deep(x, wrap):
         for _ in range(8):

@@ -8,11 +8,12 @@ Matrix products and primitives that write their own loops are steps of their own
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from wichi.kernels.axes import Families
+from wichi.kernels.delayed import delayed
 from wichi.kernels.layout import Layout
 from wichi.kernels.plans import Step
 from wichi.kernels.product import fits_blas
@@ -43,6 +44,8 @@ class Placing:
     constants: list[Const] = field(default_factory=list)
     barriers: set[int] = field(default_factory=set)  # steps that write where others have read
     elementwise: set[Var] = field(default_factory=set)  # values that only pointwise equations and reductions read
+    written: Collection[Var] = ()  # inputs that are written before all is computed
+    waiting: dict[Var, Eqn] = field(default_factory=dict)  # equations that are computed where they are read
 
     def begin(self) -> None:
         """The inputs lie in memory."""
@@ -53,8 +56,12 @@ class Placing:
         """All equations; answers one variable an output, each in a buffer of its own."""
         self._note_last_reads()
         self.elementwise = read_elementwise(self.graph)
+        late = delayed(self.graph, {*self.written, *self.writable})
         for eqn in self.graph.eqns:
-            self._place(eqn)
+            if eqn.outs[0] in late:
+                self.waiting[eqn.outs[0]] = eqn
+            else:
+                self._place(eqn)
         return self._outputs()
 
     def in_memory(self, value: Atom, step: int) -> Layout:
@@ -152,7 +159,9 @@ class Placing:
 
     def _join(self, eqn: Eqn, shape: tuple[int, ...]) -> None:
         earliest, producer = 0, -1
-        for atom in eqn.ins:
+        eqns = [*(self.waiting.pop(a) for a in dict.fromkeys(eqn.ins) if a in self.waiting), eqn]  # type: ignore[call-overload]
+        computed = {e.outs[0] for e in eqns}
+        for atom in (a for e in eqns for a in e.ins if a not in computed):
             if type(atom) is Const and atom.is_scalar:
                 continue
             self._lying(atom)
@@ -161,11 +170,11 @@ class Placing:
             else:
                 earliest = max(earliest, self.ready[atom] + 1)
         number = self._open_step(max(earliest, producer), shape)
-        self.steps[number].eqns.append(eqn)
-        (out,) = eqn.outs
-        self.in_memory(out, number)
-        if isinstance(eqn.prim.kernel, Pointwise):
-            self.inside[out] = number
+        self.steps[number].eqns += eqns
+        for one in eqns:
+            self.in_memory(one.outs[0], number)
+            if isinstance(one.prim.kernel, Pointwise):
+                self.inside[one.outs[0]] = number
 
     def _open_step(self, earliest: int, shape: tuple[int, ...]) -> int:
         """The first fused step over ``shape``, not before ``earliest``, that has room; else a new one."""

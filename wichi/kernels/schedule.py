@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from wichi.kernels.bands import (
     sums_rows,
 )
 from wichi.kernels.fused import write_fused
+from wichi.kernels.in_place import share
 from wichi.kernels.layout import Layout, Rows
 from wichi.kernels.loops import Band, Program, Size, neutral
 from wichi.kernels.placing import Placing
@@ -49,21 +50,22 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool =
     graph = windowed(expanded(graph, stands_for_equations))
     donated = donated or {}
     families = Families(graph)
-    p, outs, groups = _banded(graph, families, chunked)
+    p, outs, groups = _banded(graph, families, chunked, [graph.ins[i] for i in donated.values()])
     targets = {
         out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()
     }
     if chunked:
         groups = [_cut(p, families, _sized(p, families, g, {p.layouts[o].buffer for o in outs}, free)) for g in groups]
-    needed, last_use = p.needed(outs)
-    needed |= {p.layouts[v].buffer for v in targets.values()}
     fresh = [o for k, o in enumerate(outs) if k not in donated]
     sizes: list[int] = []
     scalars: list[Any] = []
     arguments = {p.layouts[a].buffer: i for i, a in enumerate([*graph.ins, *p.constants, *fresh])}
     into = {p.layouts[targets[k]].buffer: p.layouts[graph.ins[i]].buffer for k, i in donated.items()}
+    born = share(p, outs, {*arguments, *into}, into, [range(g.start, g.stop) for g in groups])
+    needed, last_use = p.needed(outs)
+    needed |= {*into}
     groups = [_sized(p, families, g, {*arguments, *into}, free) for g in groups]
-    lifetimes = {b: (p.ready[p.home[b]], last_use.get(b, p.ready[p.home[b]])) for b in needed}
+    lifetimes = {b: (born.get(b, p.ready[p.home[b]]), last_use.get(b, p.ready[p.home[b]])) for b in needed}
     placed = memory.assign(p.home, arguments, into, lifetimes, len(p.steps), groups, sizes, chunked, free)
     shared = Shared(sizes, scalars, placed.buffers, placed.arena_bytes, _inline, free)
     bases = {b: Layout(slot, placed.buffers[slot].dtype, (), ()) for b, slot in placed.slots.items()}
@@ -108,7 +110,9 @@ def _homes(p: Placing, slots: dict[int, int], count: int) -> tuple[Atom | None, 
 
 
 # --- bands ---------------------------------------------------------------------------------------------------------
-def _banded(graph: Graph, families: Families, chunked: bool) -> tuple[Placing, list[Var], list[Group]]:
+def _banded(
+    graph: Graph, families: Families, chunked: bool, written: Collection[Var]
+) -> tuple[Placing, list[Var], list[Group]]:
     """The steps in their order, the outputs, and the bands, whose blocks have no size yet.
 
     A value of a band has its rows one after the other in memory, also where its first axis is another. Which values
@@ -116,7 +120,7 @@ def _banded(graph: Graph, families: Families, chunked: bool) -> tuple[Placing, l
     """
     wanted = _rows_outermost(graph, families)
     while True:
-        p = Placing(graph, families, wanted)
+        p = Placing(graph, families, wanted, written=written)
         p.begin()
         outs = p.place()
         where = Memory(p.layouts, p.home, p.ready, p.inside)
