@@ -30,6 +30,7 @@ from wichi.kernels.placing import Placing
 from wichi.kernels.plans import Plan, Step
 from wichi.kernels.product import write_product
 from wichi.kernels.shared import Shared, stands_for_equations, words_of
+from wichi.kernels.sums import without_summed_products
 from wichi.kernels.windows import windowed
 from wichi.kernels.writer import Writer
 from wichi.ops.reducing import sum_
@@ -47,7 +48,7 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool =
         chunked: bands are cut into chunks, which threads may run at once.
         free: the extents of some axes stand for others, so all sizes must be polynomials in them.
     """
-    graph = windowed(expanded(graph, stands_for_equations))
+    graph = windowed(without_summed_products(expanded(graph, stands_for_equations)))
     donated = donated or {}
     families = Families(graph)
     p, outs, groups = _banded(graph, families, chunked, [graph.ins[i] for i in donated.values()])
@@ -320,7 +321,7 @@ def _inline(
     ``carried``: inputs that are carries of a loop, and the outputs that follow them. Answers the outputs that were
     written in place, into the memory of their carries.
     """
-    graph = windowed(expanded(graph, stands_for_equations))
+    graph = windowed(without_summed_products(expanded(graph, stands_for_equations)))
     p = Placing(graph, writable={graph.ins[i]: out for i, out in carried.items()})
     p.begin()
     bases: dict[int, Layout] = {}
