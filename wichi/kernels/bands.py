@@ -55,6 +55,7 @@ class Memory:
     home: Mapping[int, Atom]  # buffer -> the value it was made for
     ready: Mapping[Atom, int]  # the step after which a value lies there
     inside: Mapping[Var, int]  # the fused step that computes it element by element
+    innermost: Mapping[Var, int]  # values whose rows are innermost
 
 
 def row_axis(families: Families, family: Axis, step: Step) -> int | None:
@@ -86,6 +87,11 @@ def _same_rows(families: Families, family: Axis, atom: Atom, memory: Memory) -> 
     if at is None or at < 0 or home_at is None or home_at < 0:
         return False
     multiple = families.multiple(atom, at, family)
+    if home in memory.innermost:
+        rows = families.rows[family]
+        others = [s for i, s in enumerate(layout.strides) if i != at]
+        alone = memory.innermost[home] == home_at and layout.strides[at] == 1 == multiple  # type: ignore[index]
+        return alone and layout.shape[at] == rows and not any(s % rows for s in (*others, layout.offset))
     row = memory.layouts[home].strides[home_at] * families.multiple(home, home_at, family)
     if layout.strides[at] * multiple != row or row * families.rows[family] != home.aval.size:
         return False

@@ -47,10 +47,16 @@ class Layout:
     guards: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
-    def contiguous(cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...], outermost: int = 0) -> Layout:
-        """Dense, in C order but for the axis ``outermost``, which comes before the others."""
+    def contiguous(
+        cls, buffer: int, dtype: np.dtype[Any], shape: tuple[int, ...], outermost: int = 0, innermost: int | None = None
+    ) -> Layout:
+        """Dense, in C order but for the axis ``outermost``, which comes before the others, or ``innermost``."""
         strides = contiguous_strides(shape)
-        if outermost:
+        if innermost is not None:
+            rest = contiguous_strides(shape[:innermost] + shape[innermost + 1 :])
+            rest = tuple(s * (shape[innermost] or 1) for s in rest)
+            strides = (*rest[:innermost], 1, *rest[innermost:])
+        elif outermost:
             rest = contiguous_strides(shape[:outermost] + shape[outermost + 1 :])
             row = rest[0] * (shape[0] or 1)
             strides = (*rest[:outermost], row, *rest[outermost:])
@@ -98,6 +104,11 @@ class Layout:
         sizes = enumerate(zip(start, self.shape, shape, strict=True))
         guards = tuple((axis, a, a + n) for axis, (a, n, whole) in sizes if n != whole)
         return replace(self, shape=shape, offset=offset, guards=guards)
+
+    def of_block(self, axis: int, rows: int, block: int) -> Layout:
+        """Of a value that has its ``rows`` innermost, along ``axis``: how it lies where there are ``block`` of them."""
+        strides = (s if i == axis else s // rows * block for i, s in enumerate(self.strides))
+        return replace(self, strides=tuple(strides), offset=self.offset // rows * block)
 
     def as_it_lies(self) -> Layout:
         """The same elements in the order of their strides; axes that follow each other densely are one."""

@@ -27,11 +27,16 @@ _MOST_EQUATIONS = 150  # of one nest: keeps functions at a few hundred statement
 
 @dataclass(slots=True)
 class Placing:
-    """The steps of a graph. ``outermost``: values whose memory has another axis than the first as its outermost."""
+    """The steps of a graph.
+
+    ``outermost``: values whose memory has another axis than the first as its outermost; ``innermost``: values whose
+    memory has another axis than the last as its innermost.
+    """
 
     graph: Graph
     families: Families | None = None
     outermost: Mapping[Var, int] = field(default_factory=dict)
+    innermost: Mapping[Var, int] = field(default_factory=dict)
     writable: dict[Var, int] = field(default_factory=dict)  # carries of a loop, and the output that follows each
     steps: list[Step] = field(default_factory=list)
     layouts: dict[Atom, Layout] = field(default_factory=dict)  # where a value lies, if it lies in memory
@@ -67,8 +72,8 @@ class Placing:
     def in_memory(self, value: Atom, step: int) -> Layout:
         buffer = len(self.home)
         self.home[buffer] = value
-        first = self.outermost.get(value, 0)  # type: ignore[call-overload]
-        layout = self.layouts[value] = Layout.contiguous(buffer, value.aval.dtype, value.aval.shape, first)
+        first, last = self.outermost.get(value, 0), self.innermost.get(value)  # type: ignore[call-overload]
+        layout = self.layouts[value] = Layout.contiguous(buffer, value.aval.dtype, value.aval.shape, first, last)
         self.ready[value] = step
         return layout
 

@@ -31,6 +31,7 @@ from wichi.kernels.plans import Plan, Step
 from wichi.kernels.product import write_product
 from wichi.kernels.shared import Shared, stands_for_equations, words_of
 from wichi.kernels.sums import without_summed_products
+from wichi.kernels.turned import turned
 from wichi.kernels.windows import windowed
 from wichi.kernels.writer import Writer
 from wichi.ops.reducing import sum_
@@ -51,7 +52,13 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool =
     graph = windowed(without_summed_products(expanded(graph, stands_for_equations)))
     donated = donated or {}
     families = Families(graph)
-    p, outs, groups = _banded(graph, families, chunked, [graph.ins[i] for i in donated.values()])
+    written = [graph.ins[i] for i in donated.values()]
+    found = None if free else turned(graph, families)
+    banded = _banded(*found, families, chunked, written) if found is not None else None
+    if banded is None:
+        banded = _banded(graph, {}, families, chunked, written)
+        assert banded is not None
+    p, outs, groups = banded
     targets = {
         out: p.donate(outs[out], graph.ins[i], [range(g.start, g.stop) for g in groups]) for out, i in donated.items()
     }
@@ -112,25 +119,37 @@ def _homes(p: Placing, slots: dict[int, int], count: int) -> tuple[Atom | None, 
 
 # --- bands ---------------------------------------------------------------------------------------------------------
 def _banded(
-    graph: Graph, families: Families, chunked: bool, written: Collection[Var]
-) -> tuple[Placing, list[Var], list[Group]]:
+    graph: Graph, innermost: Mapping[Var, int], families: Families, chunked: bool, written: Collection[Var]
+) -> tuple[Placing, list[Var], list[Group]] | None:
     """The steps in their order, the outputs, and the bands, whose blocks have no size yet.
 
-    A value of a band has its rows one after the other in memory, also where its first axis is another. Which values
-    are in bands is known when all are placed, so where such a value is found they are placed a second time.
+    A value of a band has its rows one after the other in memory, also where its first axis is another; or, of those in
+    ``innermost``, its rows innermost. Which values are in bands is known when all are placed, so where such a value is
+    found they are placed a second time. None: a value does not stay within a block that has its rows innermost.
     """
-    wanted = _rows_outermost(graph, families)
+    wanted = {v: axis for v, axis in _rows_outermost(graph, families).items() if v not in innermost}
     while True:
-        p = Placing(graph, families, wanted, written=written)
+        p = Placing(graph, families, wanted, innermost, written=written)
         p.begin()
         outs = p.place()
-        where = Memory(p.layouts, p.home, p.ready, p.inside)
+        where = Memory(p.layouts, p.home, p.ready, p.inside, innermost)
         order, found = arrange(p.steps, families, where, p.barriers, chunked)
-        banded = {order[i] for start, stop, _ in found for i in range(start, stop)}
-        useless = [v for v in wanted if p.ready.get(v) not in banded]
+        bands = [{order[i] for i in range(start, stop)} for start, stop, _ in found]
+        ours = [band for band, (_, _, family) in zip(bands, found, strict=True) if family == families.ranked[0]]
+        if innermost and not _stay_within(p, outs, ours):
+            return None
+        useless = [v for v in wanted if not any(p.ready.get(v) in band for band in bands)]
         if not useless:
             return p, outs, _reorder(p, families, order, found, chunked)
         wanted = {v: axis for v, axis in wanted.items() if v not in useless}
+
+
+def _stay_within(p: Placing, outs: Sequence[Var], bands: Sequence[set[int]]) -> bool:
+    """Whether the values with their rows innermost that lie in memory are made and read in one band."""
+    needed, last_use = p.needed(outs)
+    buffers = {b for b in needed if p.home[b] in p.innermost}
+    made = {b: next((band for band in bands if p.ready[p.home[b]] in band), set()) for b in buffers}
+    return all(last_use.get(b) in made[b] for b in buffers)
 
 
 def _rows_outermost(graph: Graph, families: Families) -> dict[Var, int]:
@@ -195,7 +214,7 @@ def _cut(p: Placing, families: Families, group: Group) -> Group:
 
 def _sized(p: Placing, families: Families, group: Group, kept: set[int], free: bool) -> Group:
     """With the size of a block, and the values that live within one. ``kept``: buffers that callers see."""
-    where = Memory(p.layouts, p.home, p.ready, p.inside)
+    where = Memory(p.layouts, p.home, p.ready, p.inside, p.innermost)
     readers: dict[int, set[int]] = {}
     for number, step in enumerate(p.steps):
         for atom in read_from_memory(step, number, where):
@@ -258,7 +277,9 @@ def _write_step(
             return moved
         multiple = families.multiple(atom, axis, group.family)
         outer = moved.outer
-        if layout.buffer not in group.tiles and layout.strides[axis] != 0:
+        if p.home[layout.buffer] in p.innermost:
+            moved = moved.of_block(axis, group.rows, group.block)
+        elif layout.buffer not in group.tiles and layout.strides[axis] != 0:
             assert k.first is not None
             outer = (*outer, (k.first.id, k.size(layout.strides[axis] * multiple, (layout, "row"))))
         return replace(moved, shape=_with_rows(moved.shape, axis, multiple), outer=outer)

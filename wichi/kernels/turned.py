@@ -1,0 +1,78 @@
+"""Bands whose blocks lie with the rows innermost, so that vectors go along rows.
+
+Arrays of many small matrices or of short vectors, (points, components, 10), have innermost axes that fill vectors
+badly, and what is broadcast along them is loaded again and again. Where the widest values of a graph are of that kind,
+what lives within one block of rows lies with its rows innermost: vectors are full, sums over short axes are sums of
+vectors, and small products have the block's rows as their columns. An input that is broadcast over other axes is
+turned once a block. Inputs and results keep their order.
+
+The rule does not look at the number of rows, so that every batch size runs the same program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from wichi.kernels.axes import Axis, Families
+from wichi.ops.shaping import broadcast, copy, reshape, transpose
+from wichi.trace.ir import Atom, Eqn, Graph, Var
+from wichi.trace.primitive import Pointwise
+
+_NARROW = 32  # extents of innermost axes up to which they fill vectors badly
+_MOST_PER_ROW = 2048  # elements: blocks of enough rows must stay in the cache
+
+
+def turned(graph: Graph, families: Families) -> tuple[Graph, dict[Var, int]] | None:
+    """The graph with its inputs turned, and the axis of rows of each value that may lie with its rows innermost.
+
+    None where rows had better be outermost.
+    """
+    family = next(iter(families.ranked), None)
+    computed = {e.outs[0]: e for e in graph.eqns if isinstance(e.prim.kernel, Pointwise)}
+    wide = {v: e for v, e in computed.items() if family is not None and _is_wide(families, family, v)}
+    if family is None or not wide or not all(_fits(families, family, v) for v in wide):
+        return None
+    sources = _spread_inputs(graph, families, family, {a for e in wide.values() for a in e.ins})
+    copies = [Eqn(copy, (source,), {}, (out,)) for source, out in sources.items()]
+    views = (reshape, transpose, broadcast)
+    eqns = [
+        Eqn(e.prim, (sources.get(e.ins[0], e.ins[0]),), e.params, e.outs, e.where) if e.prim in views else e
+        for e in graph.eqns
+    ]
+    found = Graph(graph.ins, (*copies, *eqns), graph.outs, graph.in_names)
+    rows = {o: _rows(families, family, o) for e in found.eqns for o in e.outs if o not in graph.outs}
+    return found, {o: axis for o, axis in rows.items() if axis is not None}
+
+
+def _rows(families: Families, family: Axis, value: Atom) -> int | None:
+    """The axis of rows, where it has one element a row."""
+    axis = families.axis(value, family)
+    single = axis is not None and axis >= 0 and families.multiple(value, axis, family) == 1
+    return axis if single else None
+
+
+def _is_wide(families: Families, family: Axis, value: Atom) -> bool:
+    return sum(n != 1 for n in value.aval.shape) >= 3 and families.axis(value, family) is not None
+
+
+def _fits(families: Families, family: Axis, value: Atom) -> bool:
+    axis = _rows(families, family, value)
+    others = [n for i, n in enumerate(value.aval.shape) if i != axis and n != 1]
+    return axis is not None and others[-1] < _NARROW and math.prod(others) <= _MOST_PER_ROW
+
+
+def _spread_inputs(graph: Graph, families: Families, family: Axis, read: Collection[Atom]) -> dict[Atom, Var]:
+    """The inputs with rows that are broadcast into values ``read``, and a variable for a copy of each."""
+    makers = {o: e for e in graph.eqns for o in e.outs}
+    found: dict[Atom, Var] = {}
+    for value in read:
+        spread = False
+        while (maker := makers.get(value)) is not None and maker.prim in (reshape, transpose, broadcast):  # type: ignore[call-overload]
+            spread = spread or maker.prim is broadcast
+            value = maker.ins[0]
+        matrix = sum(n != 1 for n in value.aval.shape) > 1 and _rows(families, family, value) is not None
+        if spread and matrix and value in graph.ins and value not in found:
+            found[value] = Var(value.aval)
+            families.alike(value, found[value])
+    return found
