@@ -9,9 +9,10 @@ in front and what needs their complete results behind. Sums over all rows are ad
 form a band does not depend on the number of rows, so that every batch size runs the same program.
 
 A block has as many rows as ``CACHE`` bytes hold, counting all arrays that have rows in the band; with products in it
-at least ``_ENOUGH_ROWS``, if ``_LARGER_CACHE`` bytes hold them. A matrix that all blocks share (weights, or their
-gradient, which is added to) goes through each product once a block: where there is one of more than ``_SHARED``
-elements, blocks are large enough for products of ``_PRODUCT_ROWS`` rows.
+at least ``_ENOUGH_ROWS``, if ``_LARGER_CACHE`` bytes hold them, and the like where rows are innermost
+(``wichi.kernels.turned``). A matrix that all blocks share (weights, or their gradient, which is added to) goes through
+each product once a block: where there is one of more than ``_SHARED`` elements, blocks are large enough for products of
+``_PRODUCT_ROWS`` rows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from wichi.trace.primitive import Reduction
 CACHE = 1 << 16  # bytes that the rows of one block take together
 _LARGER_CACHE = 1 << 20  # where products want more rows than fit there
 _ENOUGH_ROWS = 64
+_TURNED_ROWS = 96  # where rows are innermost: vectors and the sums of products go along them
+_TURNED_CACHE = 1 << 21
 _SHARED = 1 << 10
 _PRODUCT_ROWS = 512
 
@@ -195,13 +198,20 @@ def chunk_rows(rows: int, block: int, sums: Sequence[Atom]) -> int:
 
 
 def block_rows(
-    touched: Sequence[Atom], products: Sequence[tuple[int, int]], families: Families, family: Axis, free: bool
+    touched: Sequence[Atom],
+    products: Sequence[tuple[int, int]],
+    families: Families,
+    family: Axis,
+    free: bool,
+    innermost: bool,
 ) -> int:
-    """How many rows a block has. ``free``: the number of rows is not known.
+    """How many rows a block has.
 
     Args:
         touched: values that have rows.
         products: of each product the elements of the matrix that blocks share, and what a row counts for in it.
+        free: the number of rows is not known.
+        innermost: rows are innermost within a block.
     """
     rows = families.rows[family]
     if free and any(type(n) is Dim and n != rows for a in touched for n in a.aval.shape):
@@ -209,7 +219,9 @@ def block_rows(
     a_row = sum(a.aval.size * a.aval.dtype.itemsize // rows for a in touched)
     least = max((-(-_PRODUCT_ROWS // multiple) for shared, multiple in products if shared >= _SHARED), default=1)
     block = max(CACHE // max(a_row, 1), least)
-    if products:
+    if innermost:
+        block = max(block, min(_TURNED_CACHE // max(a_row, 1), _TURNED_ROWS))
+    elif products:
         block = max(block, min(_LARGER_CACHE // max(a_row, 1), _ENOUGH_ROWS))
     if rows <= block and not free:
         return rows

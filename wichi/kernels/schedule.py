@@ -237,7 +237,9 @@ def _sized(p: Placing, families: Families, group: Group, kept: set[int], free: b
         for eqn in step.eqns
         if isinstance(eqn.prim.kernel, Product)
     ]
-    return replace(group, block=block_rows([*touched], products, families, group.family, free), tiles=frozenset(tiles))
+    innermost = any(p.home[buffer] in p.innermost for buffer in tiles)
+    block = block_rows([*touched], products, families, group.family, free, innermost)
+    return replace(group, block=block, tiles=frozenset(tiles))
 
 
 def _shared(families: Families, family: Axis, eqn: Eqn) -> tuple[int, int]:

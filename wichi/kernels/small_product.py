@@ -1,7 +1,8 @@
 """Small matrix products as machine code of our own: a library call costs more than the product itself.
 
 One function a program and dtype serves all sizes; ``emit_calls`` asks at run time whether a product is small. Rows of A
-are taken four at a time against a block of columns of B, so that each number loaded is used several times.
+are taken four at a time against a block of columns of B, so that each number loaded is used several times. Where rows
+of A and columns of B are dense and long, vectors go along them, and their lanes are added up at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _ZERO = _I64(0)
 MOST = 48 * 48 * 48  # multiplications; measured: from here on OpenBLAS is as fast or faster
 MOST_PACKED = 4096  # elements of a transposed B that are copied to the stack
+_LONG = 32  # terms of a sum from which on vectors may go along it; measured, as is:
+_LONGER = 3  # ... if it has so many times more terms than there are rows: else copying B costs less
 
 
 def small_product(module: ir.Module, real: Any, fused: bool) -> ir.Function:
@@ -52,21 +55,100 @@ class _Writer:
          self.m, self.n, self.k, self.adds) = function.args  # fmt: skip
 
     def write(self) -> None:
+        b, one = self.b, _I64(1)
+        dense = b.and_(b.icmp_signed("==", self.a_across, one), b.icmp_signed("==", self.b_down, one))
+        most_rows = b.icmp_signed(">=", self.k, b.mul(self.m, _I64(_LONGER)))
+        long = b.and_(b.icmp_signed(">=", self.k, _I64(_LONG)), most_rows)
+        with b.if_else(b.and_(dense, long)) as (along_sums, along_rows):
+            with along_sums, self._range(self.m, step=4) as i, self._range(self.n, step=2) as j:
+                self._dots(i, j)
+            with along_rows:
+                self._by_rows()
+        b.ret_void()
+
+    def _dots(self, i: Any, j: Any) -> None:
+        """Four rows of A with two columns of B. Beyond the last ones come the last ones again."""
+        b, kind = self.b, ir.VectorType(self.real, self.lanes)
+        last_row, last_column = b.sub(self.m, _I64(1)), b.sub(self.n, _I64(1))
+        rows = [self._least(b.add(i, _I64(q)), last_row) for q in range(4)]
+        columns = [self._least(b.add(j, _I64(q)), last_column) for q in range(2)]
+        zero = ir.Constant(kind, [self.real(0.0)] * self.lanes)
+        align = 8 if isinstance(self.real, ir.DoubleType) else 4
+        steps = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        whole = b.and_(self.k, _I64(-self.lanes))
+        totals = [zero] * 8
+        for start, stop, masked in ((_ZERO, whole, False), (whole, self.k, True)):
+            with self._range(stop, start=start, step=self.lanes, carried=totals) as (p, sums, following):
+                mask = b.icmp_signed("<", steps, scalars.splat(b, b.sub(self.k, p), self.lanes)) if masked else None
+
+                def vector(place: Any, mask: Any = mask) -> Any:
+                    wide = self._wide(place, kind)
+                    return (
+                        b.load(wide, align=align) if mask is None else scalars.masked_load(b, wide, align, mask, zero)
+                    )
+
+                left = [vector(self._at(self.a, row, self.a_down, p, _I64(1))) for row in rows]
+                right = [vector(self._at(self.given_b, column, self.b_across, p, _I64(1))) for column in columns]
+                pairs = [(x, y) for x in left for y in right]
+                following += [
+                    scalars.multiply_add(b, x, y, total, self.fused) for (x, y), total in zip(pairs, sums, strict=True)
+                ]
+            totals = self.results
+        sums = self._added_up(totals)
+        targets = [self._at(self.c, row, self.c_down, column, _I64(1)) for row in rows for column in columns]
+        values = [b.extract_element(sums, ir.IntType(32)(lane)) for lane in range(8)]
+        with b.if_else(self.adds) as (added, stored):
+            with added:  # all are read before one is written: the last ones may be there twice
+                more = [b.fadd(b.load(target), value) for target, value in zip(targets, values, strict=True)]
+                for target, value in zip(targets, more, strict=True):
+                    b.store(value, target)
+            with stored:
+                for target, value in zip(targets, values, strict=True):
+                    b.store(value, target)
+
+    def _added_up(self, vectors: Sequence[Any]) -> Any:
+        """Eight sums over lanes at once: lane ``p`` of the answer is the sum of vector ``p``."""
+        b, lanes = self.b, self.lanes
+        bit = 1
+        while len(vectors) > 1:
+            low = [p if not p & bit else lanes + p - bit for p in range(lanes)]
+            high = [p + bit if not p & bit else lanes + p for p in range(lanes)]
+            vectors = [
+                b.fadd(self._shuffled(x, y, low), self._shuffled(x, y, high))
+                for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+            bit *= 2
+        (found,) = vectors
+        while lanes > 8:
+            lanes //= 2
+            first, second = ([*range(lanes)], [*range(lanes, 2 * lanes)])
+            found = b.fadd(self._shuffled(found, found, first), self._shuffled(found, found, second))
+        return found
+
+    def _shuffled(self, x: Any, y: Any, places: Sequence[int]) -> Any:
+        return self.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places)))
+
+    def _least(self, x: Any, y: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def _by_rows(self) -> None:
         b = self.b
-        packed = b.alloca(self.real, MOST_PACKED)
-        packed.align = 64
+        with b.goto_entry_block():
+            packed = b.alloca(self.real, MOST_PACKED)
+            packed.align = 64
         dense = b.icmp_signed("==", self.b_across, _I64(1))
         with b.if_then(b.not_(dense)), self._range(self.k) as p, self._range(self.n) as j:
             value = b.load(self._at(self.given_b, p, self.b_down, j, self.b_across))
             b.store(value, self._at(packed, p, self.n, j, _I64(1)))
         self.right = b.select(dense, self.given_b, packed)
         self.right_down = b.select(dense, self.b_down, self.n)
-        fours = b.and_(self.m, _I64(-4))
+        fours, twos = (b.and_(self.m, _I64(-count)) for count in (4, 2))
         with self._range(fours, step=4) as i:
             self._columns(i, 4)
-        with self._range(self.m, start=fours) as i:
+        with self._range(twos, start=fours, step=2) as i:
+            self._columns(i, 2)
+        with self._range(self.m, start=twos) as i:
             self._columns(i, 1)
-        b.ret_void()
 
     def _columns(self, i: Any, rows: int) -> None:
         """``rows`` rows of C from ``i`` on: blocks of two vectors of columns, then of one."""

@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from wichi.kernels.axes import Axis, Families
+from wichi.kernels.axes import Axis, Families, product_role
 from wichi.ops.shaping import broadcast, copy, reshape, transpose
 from wichi.trace.ir import Atom, Eqn, Graph, Var
-from wichi.trace.primitive import Pointwise
+from wichi.trace.primitive import Pointwise, Product
 
 _NARROW = 32  # extents of innermost axes up to which they fill vectors badly
 _MOST_PER_ROW = 2048  # elements: blocks of enough rows must stay in the cache
@@ -32,6 +32,8 @@ def turned(graph: Graph, families: Families) -> tuple[Graph, dict[Var, int]] | N
     computed = {e.outs[0]: e for e in graph.eqns if isinstance(e.prim.kernel, Pointwise)}
     wide = {v: e for v, e in computed.items() if family is not None and _is_wide(families, family, v)}
     if family is None or not wide or not all(_fits(families, family, v) for v in wide):
+        return None
+    if any(isinstance(e.prim.kernel, Product) and not _takes_rows(families, family, e) for e in graph.eqns):
         return None
     sources = _spread_inputs(graph, families, family, {a for e in wide.values() for a in e.ins})
     copies = [Eqn(copy, (source,), {}, (out,)) for source, out in sources.items()]
@@ -60,6 +62,12 @@ def _fits(families: Families, family: Axis, value: Atom) -> bool:
     axis = _rows(families, family, value)
     others = [n for i, n in enumerate(value.aval.shape) if i != axis and n != 1]
     return axis is not None and others[-1] < _NARROW and math.prod(others) <= _MOST_PER_ROW
+
+
+def _takes_rows(families: Families, family: Axis, product: Eqn) -> bool:
+    """Whether the matrices of a product that has rows are dense along them: one product a row is made of others."""
+    role = product_role(families, family, product.ins, product.outs[0])
+    return role in ("m", "n", "k") or all(families.axis(a, family) is None for a in (*product.ins, *product.outs))
 
 
 def _spread_inputs(graph: Graph, families: Families, family: Axis, read: Collection[Atom]) -> dict[Atom, Var]:
