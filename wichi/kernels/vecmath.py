@@ -30,19 +30,23 @@ Library = Callable[[ir.IRBuilder, Sequence[Any]], Any]
 class Function(NamedTuple):
     """``formula(*xs)`` answers the value and the lanes where it does not hold (None: it holds everywhere).
 
-    These are ``mend(*xs)``; ``mend`` None: the C library, lane by lane.
+    These are ``mend(*xs)``; ``mend`` None: the C library, lane by lane. ``simple(*xs)``: those of these lanes, and
+    their one answer, that are so frequent in some data that no function should be called for them.
     """
 
     formula: Callable[..., tuple[Real, Any]]
     mend: Callable[..., Real] | None = None
+    simple: Callable[..., tuple[Any, float]] | None = None
 
 
-def _function(formula: Callable[..., Real], special: Callable[..., Any] | None = None, mend: Any = None) -> Function:
-    return Function(lambda *xs: (formula(*xs), special(*xs) if special is not None else None), mend)
+def _function(
+    formula: Callable[..., Real], special: Callable[..., Any] | None = None, mend: Any = None, simple: Any = None
+) -> Function:
+    return Function(lambda *xs: (formula(*xs), special(*xs) if special is not None else None), mend, simple)
 
 
 FUNCTIONS: dict[str, Function] = {
-    "exp": _function(exponential.exp, exponential.exp_is_special, exponential.exp_anywhere),
+    "exp": _function(exponential.exp, exponential.is_extreme, exponential.exp_anywhere, exponential.vanishes),
     "exp2": _function(exponential.exp2, exponential.is_extreme2, exponential.exp2_anywhere),
     "expm1": _function(exponential.expm1, exponential.expm1_is_special, exponential.exp_anywhere),
     "softplus": _function(exponential.softplus, exponential.softplus_is_special, exponential.exp_anywhere),
@@ -95,20 +99,47 @@ def emit(b: ir.IRBuilder, name: str, args: Sequence[Any], library: Library, fuse
 def _mended(
     b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags: Any, library: Library, fused: bool
 ) -> Any:
-    """One branch for the whole block."""
-    any_flag, mask = flags, None
-    if isinstance(flags.type, ir.VectorType):
-        lanes = ir.IntType(flags.type.count)
-        mask = b.bitcast(flags, lanes)
-        any_flag = b.icmp_unsigned("!=", mask, lanes(0))
+    """One branch for the whole block, and another within it where some lanes have a simple answer."""
     before = b.block
-    with b.if_then(any_flag, likely=False):
-        function = _mending(b.module, name, answer.type, len(args), library, fused)
-        mended = b.call(function, [*args, answer, mask] if mask is not None else args)
+    with b.if_then(_any(b, flags), likely=False):
+        simple = FUNCTIONS[name].simple
+        if simple is None:
+            mended = _careful(b, name, args, answer, flags, library, fused)
+        else:
+            lanes, value = simple(*(Real(b, a, fused) for a in args))
+            known = b.select(lanes, Real(b, answer, fused).like(value).value, answer)
+            flags = b.and_(flags, b.not_(lanes))
+            settled = b.block
+            with b.if_then(_any(b, flags), likely=False):
+                careful = _careful(b, name, args, known, flags, library, fused)
+                called = b.block
+            mended = _joined(b, (known, settled), (careful, called))
         rare = b.block
-    out = b.phi(answer.type)
-    out.add_incoming(answer, before)
-    out.add_incoming(mended, rare)
+    return _joined(b, (answer, before), (mended, rare))
+
+
+def _any(b: ir.IRBuilder, flags: Any) -> Any:
+    if not isinstance(flags.type, ir.VectorType):
+        return flags
+    lanes = ir.IntType(flags.type.count)
+    return b.icmp_unsigned("!=", b.bitcast(flags, lanes), lanes(0))
+
+
+def _careful(
+    b: ir.IRBuilder, name: str, args: Sequence[Any], answer: Any, flags: Any, library: Library, fused: bool
+) -> Any:
+    """The answer by the function that mends, in the lanes with flags."""
+    function = _mending(b.module, name, answer.type, len(args), library, fused)
+    if not isinstance(flags.type, ir.VectorType):
+        return b.call(function, args)
+    return b.call(function, [*args, answer, b.bitcast(flags, ir.IntType(flags.type.count))])
+
+
+def _joined(b: ir.IRBuilder, *ways: tuple[Any, Any]) -> Any:
+    """The value by which the current block was reached: pairs of a value and the block that ends with it."""
+    out = b.phi(ways[0][0].type)
+    for value, block in ways:
+        out.add_incoming(value, block)
     return out
 
 

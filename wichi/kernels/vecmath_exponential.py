@@ -84,18 +84,14 @@ def less_one_of_rest(r: Real) -> Real:
 
 
 def exp(x: Real) -> Real:
-    """Within ``limit``, and 0 where that is the answer: masks of attention are full of exp(-1e9)."""
+    """Within ``limit``."""
     s = split(x)
-    return x.like(0.0).where(_vanishes(x), times_power(exp_of_rest(s.r), s.k))
+    return times_power(exp_of_rest(s.r), s.k)
 
 
-def _vanishes(x: Real) -> Any:
-    return x < constants(x).ends[0]
-
-
-def exp_is_special(x: Real) -> Any:
-    """Whether exp overflows or is subnormal, or x is nan."""
-    return x.b.and_(is_extreme(x), x.b.not_(_vanishes(x)))
+def vanishes(x: Real) -> tuple[Any, float]:
+    """Where exp(x) is 0: masks of attention are full of exp(-1e9)."""
+    return x < constants(x).ends[0], 0.0
 
 
 def is_extreme(x: Real) -> Any:
