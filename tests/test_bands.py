@@ -8,7 +8,7 @@ import pytest
 import wichi
 from tests.array_programs import arguments, of_sizes, program
 from wichi.kernels import bands, writer
-from wichi.kernels.loops import Loop, walk
+from wichi.kernels.loops import Load, Loop, walk
 from wichi.kernels.schedule import plan
 from wichi.kernels.source import source
 
@@ -145,3 +145,26 @@ def test_a_child_process_has_threads_of_its_own():
     finally:
         wichi.config.parallel = 0
     assert got.tobytes() == want.tobytes()
+
+
+def test_what_others_than_its_band_read_lies_in_their_order():
+    """The gradient of a weight, made in a band of another family: the step of the optimiser reads it along its rows."""
+
+    def step(params, moments, x):
+        hidden = np.tanh(x @ params[0])
+        value, pull = wichi.vjp(lambda p: np.sum(np.square(np.tanh(np.tanh(x @ p[0]) @ p[1]) @ p[2])), params)
+        (gradient,) = pull(1.0)
+        moments = [0.9 * m + 0.1 * np.square(g) for m, g in zip(moments, gradient, strict=True)]
+        new = [p - g / (np.sqrt(m) + 1e-6) for p, m, g in zip(params, moments, gradient, strict=True)]
+        return new, moments, value + hidden[0, 0]
+
+    rng = np.random.default_rng(0)
+    params = [rng.normal(size=s) * 0.1 for s in ((90, 40), (40, 30), (30, 10))]
+    graph = wichi.jit(step).graph(params, [np.zeros_like(p) for p in params], rng.normal(size=(32, 90)))
+    found = plan(graph)
+    sqrt = [nest for nest in found.program.nests if any(getattr(s, "op", "") == "sqrt" for s in walk(nest.body))]
+    assert sqrt
+    for nest in sqrt:
+        for loop in (s for s in walk(nest.body) if isinstance(s, Loop) and s.lanes):
+            loads = [s for s in walk(loop.body) if isinstance(s, Load)]
+            assert all(stride == 1 for s in loads for counter, stride in s.index.terms if counter == loop.counter)

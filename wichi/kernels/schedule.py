@@ -138,10 +138,16 @@ def _banded(
         ours = [band for band, (_, _, family) in zip(bands, found, strict=True) if family == families.ranked[0]]
         if innermost and not _stay_within(p, outs, ours):
             return None
-        useless = [v for v in wanted if not any(p.ready.get(v) in band for band in bands)]
+        made = {number: family for band, (_, _, family) in zip(bands, found, strict=True) for number in band}
+        useless = [v for v, axis in wanted.items() if not _is_row_of(families, v, axis, made.get(p.ready.get(v, -1)))]
         if not useless:
             return p, outs, _reorder(p, families, order, found, chunked)
         wanted = {v: axis for v, axis in wanted.items() if v not in useless}
+
+
+def _is_row_of(families: Families, value: Var, axis: int, family: Axis | None) -> bool:
+    """Whether ``value``, made in a band of ``family``, has its rows along ``axis``."""
+    return family is not None and families.axis(value, family) == axis
 
 
 def _stay_within(p: Placing, outs: Sequence[Var], bands: Sequence[set[int]]) -> bool:
