@@ -17,7 +17,6 @@ the machine is shared; ratios are what to quote.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import subprocess
 import sys
@@ -67,24 +66,6 @@ def mnist_mlp(batch: int, dtype: type = np.float32) -> tuple[Transformed, tuple[
         return nn.cross_entropy(y, mlp(x))
 
     return wichi.value_and_grad(loss), (mlp, x, y)
-
-
-def blas_alone(batch: int, dtype: type = np.float32) -> Callable[[], None]:
-    """The matrix products of that network's value and gradient, and nothing else."""
-    rng = np.random.default_rng(0)
-    dims = [784, 200, 80, 40, 10]
-    products = []
-    for a, b in itertools.pairwise(dims):
-        x, w, g = (rng.standard_normal(s).astype(dtype) for s in ((batch, a), (a, b), (batch, b)))
-        products += [(x, w, np.empty((batch, b), dtype)), (x.T, g, np.empty((a, b), dtype))]
-        if a != dims[0]:
-            products.append((g, w.T, np.empty((batch, a), dtype)))
-
-    def run() -> None:
-        for p, q, out in products:
-            np.matmul(p, q, out=out)
-
-    return run
 
 
 def row_import() -> None:
@@ -151,9 +132,14 @@ def row_compile() -> None:
 
 def row_call() -> None:
     """Calls of the MNIST MLP beside its BLAS calls alone."""
+    from benchmarks.limits import blas_alone  # compiles with numba
+    from benchmarks.workloads import WORKLOADS
+
     for batch in (32, 512):
         f, arguments = mnist_mlp(batch)
-        times = best({"wichi": lambda: f(*arguments), "BLAS alone": blas_alone(batch)})  # noqa: B023
+        products = blas_alone(WORKLOADS[f"MNIST MLP batch {batch}"]())
+        assert products is not None
+        times = best({"wichi": lambda: f(*arguments), "BLAS alone": products})  # noqa: B023
         print(
             f"MNIST MLP value_and_grad, batch {batch}, f32: {times['wichi'] * 1e6:.0f} µs, "
             f"its BLAS calls alone {times['BLAS alone'] * 1e6:.0f} µs, ratio {times['wichi'] / times['BLAS alone']:.2f}"

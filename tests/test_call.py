@@ -257,14 +257,26 @@ def test_trees_of_another_structure_are_not_taken_for_the_first(other):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_modules_go_through_optree():
-    mlp = wichi.MLP([3, 4, 2], seed=0)
-    f = wichi.value_and_grad(lambda m, x: np.sum(m(x) ** 2))
-    first = f(mlp, np.ones((5, 3)))
+class Boxed:
+    def __init__(self, value):
+        self.value = value
+
+
+wichi.pytree.register(Boxed, lambda box: ([box.value], None, ["value"]), lambda _, children: Boxed(*children))
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_modules_go_a_short_way_and_nodes_of_other_kinds_through_optree(boxed):
+    wrapped = Boxed if boxed else lambda x: x
+    f = wichi.value_and_grad(lambda m, x: np.sum((m.value if boxed else m)(x) ** 2))
+    first, gradient = f(wrapped(wichi.MLP([3, 4, 2], seed=0)), np.ones((5, 3)))
     for _ in range(3):
-        assert f(mlp, np.ones((5, 3)))[0] == first[0]
-    assert len(f._direct_trees) == 1
-    assert f(wichi.MLP([3, 4, 2], seed=1), np.ones((5, 3)))[0] != first[0]
+        value, again = f(wrapped(wichi.MLP([3, 4, 2], seed=0)), np.ones((5, 3)))
+        assert value == first
+        for a, b in zip(*map(wichi.pytree.leaves, (gradient, again)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert (len(f._direct_trees), len(f._direct)) == ((1, 0) if boxed else (0, 1))
+    assert f(wrapped(wichi.MLP([3, 4, 2], seed=1)), np.ones((5, 3)))[0] != first
 
 
 def test_outputs_are_fresh_and_live_on():

@@ -51,11 +51,8 @@ def register(
     return cls
 
 
-def register_dataclass(cls: type[T]) -> type[T]:
-    """Make the dataclass ``cls`` an inner node. Done by itself when one is first met in a tree."""
-    fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-    children = tuple(f.name for f in fields if not f.metadata.get("static"))
-    fixed = tuple(f.name for f in fields if f.metadata.get("static"))
+def register_attributes(cls: type[T], children: Sequence[str], fixed: Sequence[str]) -> type[T]:
+    """Make ``cls`` an inner node whose children are attributes; those named ``fixed`` are its static part."""
 
     def flatten(node: T) -> tuple[Sequence[Any], Hashable, Sequence[str]]:
         return [getattr(node, n) for n in children], tuple(getattr(node, n) for n in fixed), children
@@ -67,7 +64,19 @@ def register_dataclass(cls: type[T]) -> type[T]:
             object.__setattr__(node, name, value)
         return node
 
-    return register(cls, flatten, unflatten)
+    register(cls, flatten, unflatten)
+    _ATTRIBUTES[cls] = (tuple(children), tuple(fixed))
+    return cls
+
+
+_ATTRIBUTES: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # children and static part of such classes
+
+
+def register_dataclass(cls: type[T]) -> type[T]:
+    """Make the dataclass ``cls`` an inner node. Done by itself when one is first met in a tree."""
+    fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    children = tuple(f.name for f in fields if not f.metadata.get("static"))
+    return register_attributes(cls, children, tuple(f.name for f in fields if f.metadata.get("static")))
 
 
 def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
@@ -94,48 +103,108 @@ def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> Any:
 
 
 def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
-    """What makes the tree from a list of its leaves; None if the tree is the one leaf."""
+    """What makes the tree from a list of its leaves; None if the tree is the one leaf.
+
+    Nodes that are attributes of objects are made by generated code, a line each: optree would call Python functions.
+    """
     if treedef.is_leaf():
         return None
     if treedef.type is tuple and treedef.num_nodes == treedef.num_leaves + 1:
         return tuple
-    return functools.partial(optree.tree_unflatten, treedef)
+    root = unflatten(treedef, range(treedef.num_leaves))
+    nodes = [root]
+    for node in nodes:  # grows while it is walked
+        children = _children(node)
+        if children is None:
+            return functools.partial(optree.tree_unflatten, treedef)
+        nodes += [child for _, child in children]
+    if not any(type(node) in _ATTRIBUTES for node in nodes):
+        return functools.partial(optree.tree_unflatten, treedef)
+    space: dict[str, Any] = {"new": object.__new__, "put": object.__setattr__}
+    taken = "".join(f"leaf_{i}, " for i in range(treedef.num_leaves))
+    lines = [f"{taken}= leaves"] if taken else []
+    name = {id(node): f"leaf_{node}" if type(node) is int else "None" for node in nodes}
+    for number, node in enumerate(reversed([n for n in nodes if type(n) is not int and n is not None])):
+        made = name[id(node)] = f"node_{number}"
+        parts = [(key, name[id(child)]) for key, child in _children(node) or ()]
+        if type(node) in _ATTRIBUTES:
+            space[f"class_{number}"] = type(node)
+            lines.append(f"{made} = new(class_{number})")
+            for fixed in _ATTRIBUTES[type(node)][1]:
+                space[f"{fixed}_{number}"] = getattr(node, fixed)
+                parts.append((fixed, f"{fixed}_{number}"))
+            plain = type(node).__setattr__ is object.__setattr__
+            lines += [f"{made}.{key} = {x}" if plain else f"put({made}, {key!r}, {x})" for key, x in parts]
+        elif type(node) is dict:
+            space[f"keys_{number}"] = tuple(key for key, _ in parts)
+            lines.append(f"{made} = dict(zip(keys_{number}, ({''.join(x + ', ' for _, x in parts)})))")
+        else:
+            opens, closes = "[]" if type(node) is list else "()"
+            lines.append(f"{made} = {opens}{''.join(x + ', ' for _, x in parts)}{closes}")
+    return _compiled("build", "leaves", [*lines, f"return {name[id(root)]}"], space)
+
+
+def _children(node: Any) -> list[tuple[Any, Any]] | None:
+    """The children of a node by key, index or attribute, none of a leaf (here: an int); None: of another kind."""
+    kind = type(node)
+    if kind is int or node is None:
+        return []
+    if kind is dict:
+        return [*node.items()]
+    if kind in (list, tuple):
+        return [*enumerate(node)]
+    if kind in _ATTRIBUTES:
+        return [(name, getattr(node, name)) for name in _ATTRIBUTES[kind][0]]
+    return None
+
+
+def _compiled(name: str, argument: str, lines: Sequence[str], space: dict[str, Any]) -> Callable[[Any], Any]:
+    body = "\n    ".join(lines)
+    exec(compile(f"def {name}({argument}):\n    {body}\n", "<leaves of a tree>", "exec"), space)
+    made: Callable[[Any], Any] = space[name]
+    return made
 
 
 def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
     """What takes the leaves out of trees of this one structure, several times faster than ``flatten``.
 
     It answers None for a tree of another structure. There is none (None) for trees that hold more than dicts, lists,
-    tuples (named ones too) and ``None``. The code is generated: a straight line of lookups, one a node.
+    tuples (named ones too), objects whose children are attributes, and ``None``. The code is generated: a straight
+    line of lookups, one a node.
     """
     lines: list[str] = []
-    keys: list[Any] = []
+    space: dict[str, Any] = {}
     waiting: list[tuple[str, Any]] = [("tree", unflatten(treedef, range(treedef.num_leaves)))]
     order: dict[int, str] = {}
-    while waiting:
-        name, node = waiting.pop()
+
+    def named(value: Any) -> str:
+        space[f"known_{len(space)}"] = value
+        return f"known_{len(space) - 1}"
+
+    for name, node in waiting:  # grows while it is walked
         if type(node) is int:
             order[node] = name
             continue
         if node is None:
             lines.append(f"if {name} is not None: return None")
             continue
-        if type(node) not in (dict, list, tuple) and not optree.is_namedtuple_instance(node):
+        children = [*enumerate(node)] if optree.is_namedtuple_instance(node) else _children(node)
+        if children is None:
             return None
-        lines.append(f"if type({name}) is not keys[{len(keys)}] or len({name}) != {len(node)}: return None")
-        keys.append(type(node))
-        for key, child in node.items() if type(node) is dict else enumerate(node):
-            child_name = f"{name}_{len(keys)}"
-            lines.append(f"{child_name} = {name}[keys[{len(keys)}]]")
-            keys.append(key)
-            waiting.append((child_name, child))
+        lines.append(f"if type({name}) is not {named(type(node))}: return None")
+        attributes = _ATTRIBUTES.get(type(node))
+        if attributes is None:
+            lines.append(f"if len({name}) != {len(node)}: return None")
+        for fixed in attributes[1] if attributes else ():
+            lines.append(f"if not {name}.{fixed} == {named(getattr(node, fixed))}: return None")
+        for number, (key, child) in enumerate(children):
+            lines.append(f"{name}_{number} = {name}" + (f".{key}" if attributes else f"[{named(key)}]"))
+            waiting.append((f"{name}_{number}", child))
     leaf_names = [order[i] for i in range(len(order))]
-    body = "\n        ".join([*lines, f"return [{', '.join(leaf_names)}]"])
-    text = f"def extract(tree):\n    try:\n        {body}\n    except KeyError:\n        return None\n"
-    space: dict[str, Any] = {"keys": keys}
-    exec(compile(text, "<leaves of a tree>", "exec"), space)
-    extract: Callable[[Any], list[Any] | None] = space["extract"]
-    return extract
+    guarded = [f"    {line}" for line in [*lines, f"return [{', '.join(leaf_names)}]"]]
+    return _compiled(
+        "extract", "tree", ["try:", *guarded, "except (KeyError, AttributeError):", "    return None"], space
+    )
 
 
 def spread_prefix(prefix: Any, tree: Any) -> list[Any]:

@@ -6,7 +6,7 @@ a Tensor it lifts each leaf to one Tensor *sharing its memory*, so both halves o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -34,18 +34,7 @@ class Module:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        pytree.register(cls, cls._flatten, cls._unflatten)
-
-    def _flatten(self) -> tuple[Sequence[Any], Hashable, Sequence[str]]:
-        return [getattr(self, n) for n in self.children], tuple(getattr(self, n) for n in self.static), self.children
-
-    @classmethod
-    def _unflatten(cls, static: Any, children: Sequence[Any]) -> Self:
-        # Not the constructor: trees also hold gradients, traced values and Tensors.
-        node = object.__new__(cls)
-        for name, value in (*zip(cls.static, static, strict=True), *zip(cls.children, children, strict=True)):
-            setattr(node, name, value)
-        return node
+        pytree.register_attributes(cls, cls.children, cls.static)
 
     def forward(self, x: Any) -> Any:
         """The output for the input ``x``."""
