@@ -133,7 +133,7 @@ def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
             for fixed in _ATTRIBUTES[type(node)][1]:
                 space[f"{fixed}_{number}"] = getattr(node, fixed)
                 parts.append((fixed, f"{fixed}_{number}"))
-            plain = type(node).__setattr__ is object.__setattr__
+            plain = getattr(type(node), "__setattr__", None) is object.__setattr__
             lines += [f"{made}.{key} = {x}" if plain else f"put({made}, {key!r}, {x})" for key, x in parts]
         elif type(node) is dict:
             space[f"keys_{number}"] = tuple(key for key, _ in parts)
@@ -195,8 +195,8 @@ def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
         attributes = _ATTRIBUTES.get(type(node))
         if attributes is None:
             lines.append(f"if len({name}) != {len(node)}: return None")
-        for fixed in attributes[1] if attributes else ():
-            lines.append(f"if not {name}.{fixed} == {named(getattr(node, fixed))}: return None")
+        parts = [(fixed, named(getattr(node, fixed))) for fixed in (attributes[1] if attributes else ())]
+        lines += [f"if not {name}.{fixed} == {value}: return None" for fixed, value in parts]
         for number, (key, child) in enumerate(children):
             lines.append(f"{name}_{number} = {name}" + (f".{key}" if attributes else f"[{named(key)}]"))
             waiting.append((f"{name}_{number}", child))
