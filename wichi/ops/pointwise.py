@@ -96,7 +96,12 @@ where = elementwise(
 
 def _between(out: Any, ins: Any, tangents: Any, first_wins: Any) -> Any:
     (x, y), (x_dot, y_dot) = ins, tangents
-    return where(first_wins(x, y), x_dot, where(eq(x, y), (x_dot + y_dot) * 0.5, y_dot))  # a tie is split evenly
+    both = y_dot if _is_zero(x_dot) else x_dot if _is_zero(y_dot) else x_dot + y_dot
+    return where(first_wins(x, y), x_dot, where(eq(x, y), both * 0.5, y_dot))  # a tie is split evenly
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, np.generic) and bool(tangent == 0)
 
 
 maximum = elementwise("maximum", np.maximum, arity=2, dtypes="feib", jvp=lambda o, ins, ts: _between(o, ins, ts, gt))

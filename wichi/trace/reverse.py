@@ -29,6 +29,11 @@ def cotangents(
         pairs = [(i, scale(partial(prim, i, out, ins, params), ct)) for i in wanted]
     elif prim.transpose is not None:
         pairs = [(i, prim.transpose(ct, i, ins, **params)) for i in wanted]
+    elif prim.pointwise:
+        assert prim.jvp is not None
+        # Element by element the derivative is a number, and its transpose itself: the rule answers it for each input.
+        zeros = [aval_of(x).dtype.type(0) for x in ins]
+        pairs = [(i, prim.jvp(out, list(ins), [*zeros[:i], ct, *zeros[i + 1 :]], **params)) for i in wanted]
     else:
         pairs = _transpose_jvp(prim, ins, out, params, ct, wanted)
     return [(i, c) for i, c in pairs if c is not None]
