@@ -1,4 +1,9 @@
-"""Value and gradient by hand of the Gaussian mixture: see ``limits``."""
+"""Value and gradient by hand of the Gaussian mixture: see ``limits``.
+
+    python -m benchmarks.limits_mixture
+
+times wichi beside it, with triangles only and with whole matrices, as a function of any ``lower`` must have them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from benchmarks.compare import best_of, by_wichi, duration, pin
 from benchmarks.vectors import FAST, exp, larger, log, wide
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS, Workload
 
 Run = Callable[[], Any]
 _compiled = njit(fastmath=FAST, error_model="numpy")
@@ -28,8 +34,9 @@ def _add(to: Any, k: Any, i: Any, j: Any, a: Any, b: Any, c: Any, d: Any) -> Non
 def _mixture(
     alphas: Any, means: Any, diagonals: Any, rest: Any, x: Any, of_alphas: Any, of_means: Any, of_diagonals: Any,
     of_rest: Any, q: Any, shift: Any, constants: Any, turned: Any, moved: Any, inner: Any, sums: Any, products: Any,
+    whole: Any,
 ) -> Any:  # fmt: skip
-    """Points lie along the vectors. ``q`` are the triangles with zeros above, padded to fours.
+    """Points lie along the vectors. ``q`` are the triangles with zeros above (or not: ``whole``), padded to fours.
 
     With m = q x - q mean, the gradients need only the sums over points of w m and of w m x^T: w, the shares, come in
     once, and no difference x - mean is ever stored.
@@ -64,7 +71,7 @@ def _mixture(
                 for p in range(_BLOCK):
                     moved[k, i, p] = -shift[k, i]
                     moved[k, i + 1, p] = -shift[k, i + 1]
-                for j in range(0, i + 2, 4):
+                for j in range(0, d if whole else i + 2, 4):
                     a0, a1, a2, a3 = q[k, i, j], q[k, i, j + 1], q[k, i, j + 2], q[k, i, j + 3]
                     b0, b1, b2, b3 = q[k, i + 1, j], q[k, i + 1, j + 1], q[k, i + 1, j + 2], q[k, i + 1, j + 3]
                     for p in range(_BLOCK):
@@ -90,7 +97,7 @@ def _mixture(
                     s1 += m1
                 sums[k, i] += s0
                 sums[k, i + 1] += s1
-                for j in range(0, min(i + 2, d), 4):
+                for j in range(0, d if whole else min(i + 2, d), 4):
                     p00 = p01 = p02 = p03 = p10 = p11 = p12 = p13 = 0.0
                     for p in range(_BLOCK):
                         m0, m1 = moved[k, i, p], moved[k, i + 1, p]
@@ -141,12 +148,26 @@ def _shares(inner: Any, size: Any) -> Any:
     return value
 
 
-def mixture(w: Workload) -> Run:
+def mixture(w: Workload, whole: bool = False) -> Run:
     params, x, _ = w.arguments
     gradient = [np.empty_like(p) for p in params]
     components, padded = len(params[1]), -(-x.shape[1] // 4) * 4
     of_rows, of_squares = (components, padded), (components, padded, padded)
     of_points = ((padded, _BLOCK), (components, padded, _BLOCK), (components, _BLOCK))
     buffers = [np.zeros(s) for s in (of_squares, of_rows, (components,), *of_points, of_rows, of_squares)]
-    arrays = (*params, x, *gradient, *buffers)
+    arrays = (*params, x, *gradient, *buffers, whole)
     return lambda: (_mixture(*arrays), gradient)
+
+
+def main() -> None:
+    pin()
+    for name in (n for n in WORKLOADS if n.startswith("Gaussian mixture")):
+        w = WORKLOADS[name]()
+        runs = {"wichi": by_wichi(w), "triangles": mixture(w), "whole matrices": mixture(w, whole=True)}
+        times = best_of(runs)
+        others = ", ".join(f"by hand, {k}: {duration(t)} ({times['wichi'] / t:.2f})" for k, t in [*times.items()][1:])
+        print(f"{name}: wichi {duration(times['wichi'])}; {others}")
+
+
+if __name__ == "__main__":
+    main()
