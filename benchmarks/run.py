@@ -108,7 +108,7 @@ def row_compile() -> None:
         f"equations), compiled and called first in {time.perf_counter() - traced:.3f} s"
     )
     x = np.linspace(0, 1, 50)
-    for operations in (83, 660, 2070):
+    for operations in (92, 720, 2260):
         tracing = []
         for k in range(5):
             f = long_chain(operations, 1 + k * 1e-6)
