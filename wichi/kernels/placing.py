@@ -3,7 +3,8 @@
 The fusion rule, whole: a pointwise equation (or a reduction) joins a loop nest over the same shape if everything it
 reads is computed in that nest at the same element or lies in memory before it; else it opens a new nest. So one nest
 can store several results and end in several reductions. Views cost nothing: they are read through their strides.
-Matrix products and primitives that write their own loops are steps of their own.
+Matrix products and primitives that write their own loops are steps of their own. Equations that ``delayed`` names wait
+until the one that reads them is placed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,14 @@
-"""A graph as a program: equations into steps (``placing``), steps into bands (``bands``), values into buffers
-(``memory``), and each step written as a nest of loops.
+"""A graph as a program. What runs how, rule by rule; each is written down whole where it is carried out.
+
+1. Products that are only summed become products of sums (``sums``).
+2. Cheap values within windows are computed where they are read (``windows``).
+3. Equations that share a loop become one nest (``placing``); a value with one reader, computed from what lies in memory
+   in any case, waits for that reader (``delayed``).
+4. Nests that hand rows to each other run for one block of rows after the other (``bands``), whose intermediate values
+   lie with their rows innermost where they are narrow (``turned``).
+5. A value takes the memory of an operand that dies where it is made (``in_place``); what is left shares one arena by
+   lifetimes (``memory``).
+6. Each step is written as a nest of loops (``fused``, ``product``, and the primitives that have loops of their own).
 """
 
 from __future__ import annotations
