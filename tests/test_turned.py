@@ -101,3 +101,20 @@ def test_every_number_of_points_runs_one_program():
     f = wichi.grad(mixture, argnums=(1, 2))
     programs = {plan(f.graph(*mixture_arguments(n=n))).program for n in (2, 15, 64, 100, 5000)}
     assert len(programs) == 1
+
+
+def test_sums_over_components_that_are_results_lie_in_their_order():
+    rng = np.random.default_rng(0)
+    x, centres = rng.normal(size=(700, 13)), rng.normal(size=(5, 13))
+
+    def loss(centres, x):
+        apart = np.sum((x[:, None, :] - centres[None]) ** 2, axis=2)
+        return -np.sum(np.log(np.sum(np.exp(-apart), axis=1)))
+
+    f = wichi.grad(loss, argnums=(0, 1))
+    assert is_turned(f, centres, x)
+    with wichi.debug():
+        expected = f(centres, x)
+    for got, want in zip(f(centres, x), expected, strict=True):
+        assert got.flags.c_contiguous
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)

@@ -4,7 +4,7 @@ Arrays of many small matrices or of short vectors, (points, components, 10), hav
 badly, and what is broadcast along them is loaded again and again. Where the widest values of a graph are of that kind,
 what lives within one block of rows lies with its rows innermost: vectors are full, sums over short axes are sums of
 vectors, and small products have the block's rows as their columns. An input that is broadcast over other axes is
-turned once a block. Inputs and results keep their order.
+turned once a block, and a sum that is a result is turned back. Inputs and results keep their order.
 
 The rule does not look at the number of rows, so that every batch size runs the same program.
 """
@@ -12,12 +12,12 @@ The rule does not look at the number of rows, so that every batch size runs the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from wichi.kernels.axes import Axis, Families, product_role
 from wichi.ops.shaping import broadcast, copy, reshape, transpose
 from wichi.trace.ir import Atom, Eqn, Graph, Var
-from wichi.trace.primitive import Pointwise, Product
+from wichi.trace.primitive import Pointwise, Product, Reduction
 
 _NARROW = 32  # extents of innermost axes up to which they fill vectors badly
 _MOST_PER_ROW = 2048  # elements: blocks of enough rows must stay in the cache
@@ -42,9 +42,28 @@ def turned(graph: Graph, families: Families) -> tuple[Graph, dict[Var, int]] | N
         Eqn(e.prim, (sources.get(e.ins[0], e.ins[0]),), e.params, e.outs, e.where) if e.prim in views else e
         for e in graph.eqns
     ]
-    found = Graph(graph.ins, (*copies, *eqns), graph.outs, graph.in_names)
+    found = Graph(graph.ins, (*copies, *_with_turned_sums(graph, families, family, eqns)), graph.outs, graph.in_names)
     rows = {o: _rows(families, family, o) for e in found.eqns for o in e.outs if o not in graph.outs}
     return found, {o: axis for o, axis in rows.items() if axis is not None}
+
+
+def _with_turned_sums(graph: Graph, families: Families, family: Axis, eqns: Sequence[Eqn]) -> list[Eqn]:
+    """With results that are sums over other axes copied from where their terms are added up."""
+    found: list[Eqn] = []
+    for eqn in eqns:
+        (out, *_) = eqn.outs
+        if isinstance(eqn.prim.kernel, Reduction) and out in graph.outs and _is_matrix(families, family, out):
+            total = Var(out.aval)
+            families.alike(out, total)
+            found += [Eqn(eqn.prim, eqn.ins, eqn.params, (total,), eqn.where), Eqn(copy, (total,), {}, (out,))]
+        else:
+            found.append(eqn)
+    return found
+
+
+def _is_matrix(families: Families, family: Axis, value: Atom) -> bool:
+    """Whether a value has rows and another axis."""
+    return sum(n != 1 for n in value.aval.shape) > 1 and _rows(families, family, value) is not None
 
 
 def _rows(families: Families, family: Axis, value: Atom) -> int | None:
@@ -79,8 +98,7 @@ def _spread_inputs(graph: Graph, families: Families, family: Axis, read: Collect
         while (maker := makers.get(value)) is not None and maker.prim in (reshape, transpose, broadcast):  # type: ignore[call-overload]
             spread = spread or maker.prim is broadcast
             value = maker.ins[0]
-        matrix = sum(n != 1 for n in value.aval.shape) > 1 and _rows(families, family, value) is not None
-        if spread and matrix and value in graph.ins and value not in found:
+        if spread and value in graph.ins and value not in found and _is_matrix(families, family, value):
             found[value] = Var(value.aval)
             families.alike(value, found[value])
     return found
