@@ -32,7 +32,7 @@ class FreeSize(Tracer):
             term = number if term is None else term if c == 1 else table["mul"](term, number)
             total = term if total is None else table["add"](total, term)
         assert isinstance(total, Tracer)
-        super().__init__(total.trace, total.atom)
+        super().__init__(total.run, total.atom)
         self.dim = dim
 
     def _with(self, other: Any, name: str) -> Any:

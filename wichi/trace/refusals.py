@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
 
 def made(x: Writable) -> str:
-    line = x.trace.line_of(x.atom)
+    line = x.run.line_of(x.atom)
     return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
 
 
 def escaped(x: Writable) -> NoReturn:
     kept = holder(x)
     raise EscapedValueError(
-        f"A value made inside {x.trace.name} is used after it finished"
-        + (f"; it was kept in {kept}." if kept else "."),
+        f"A value made inside {x.run.name} is used after it finished" + (f"; it was kept in {kept}." if kept else "."),
         at=frames.describe(frames.user_where()),
         value=made(x),
         because="it stood for a number only while the function was traced",
@@ -57,7 +56,7 @@ def needs_value(x: Tracer, need: str) -> NoReturn:
         what,
         at=frames.describe(frames.user_where()),
         value=made(x),
-        because=f"inside {x.trace.name} the value is not known yet when Python asks for it",
+        because=f"inside {x.run.name} the value is not known yet when Python asks for it",
         fix=fix,
     )
 
@@ -73,7 +72,7 @@ def stale(view: Writable) -> NoReturn:
 
 
 def written_outside(x: Writable) -> NoReturn:
-    if not x.trace.active:
+    if not x.run.active:
         escaped(x)
     frame = frames.user_frame()
     name = ((frames.segment(frame) if frame else None) or "x").split("[")[0].split("+=")[0].strip()
@@ -87,7 +86,7 @@ def written_outside(x: Writable) -> NoReturn:
 
 
 def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
-    if not x.trace.active:
+    if not x.run.active:
         escaped(x)
     frame = frames.user_frame()
     at, value = frames.describe(frames.user_where()), made(x)
@@ -95,7 +94,7 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     if frame is not None and frames.is_storing(frame):
         target = text.split("[")[0].strip() or "the array"
         raise PlainArrayWriteError(
-            f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
+            f"`{target}` is a plain ndarray; storing a value inside {x.run.name} would lose its gradient.",
             at=at,
             value=value,
             because="a NumPy array holds numbers, not values still to be computed",
@@ -117,7 +116,7 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         else:
             fix = f"{maker or 'f'}(np.stack({inside}))"
         raise PlainArrayError(
-            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
+            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.run.name}.",
             at=at,
             value=value,
             because="NumPy would turn them into plain numbers",
@@ -129,7 +128,7 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
         f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
     raise PlainFloatError(
-        f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
+        f"`{function}` needs a plain float but got a value inside {x.run.name}; its derivative would be lost.",
         at=at,
         value=value,
         because="a Python float is a number, not a value still to be computed",
