@@ -235,7 +235,10 @@ def cumsum(a: Array, axis: int | None = None, dtype: Any = None, out: Any = None
     _plain_options("cumsum", out=out)
     a = as_value(a)
     a = cast_to(a, _sum_dtype(a, dtype))
-    if axis is None:
+    if not shape_of(a):  # a vector of one element, to NumPy
+        axis = axis_in(0 if axis is None else axis, 1)
+        a = shaping.reshape(a, shape=(1,))
+    elif axis is None:
         a, axis = shaping.reshape(a, shape=(aval_of(a).size,)), 0
     return reducing.cumsum(a, axis=axis_in(axis, len(shape_of(a))), reverse=False)
 
