@@ -152,6 +152,16 @@ class IndexRangeError(WichiError, IndexError):
     code = "W207"
 
 
+class IntegerRangeError(WichiError, OverflowError):
+    """A Python integer that the dtype it takes does not hold.
+
+    >>> np.ones(3, np.uint8) + 300  # fails
+    >>> np.ones(3, np.uint8).astype(int) + 300  # works
+    """
+
+    code = "W209"
+
+
 class InPlaceError(WichiError, RuntimeError):
     """An eager value that ``backward`` still needs was changed in place.
 

@@ -107,11 +107,18 @@ def _round(x: Array, n: int | None = None) -> Array:
     return _pointwise.round(x, n or 0)
 
 
+def _pow(x: Array, y: Array) -> Array:
+    """``x ** y``, which NumPy has as a square where y is 2: that of bools is int8, not int64."""
+    if type(y) is int and y == 2 and aval_of(x).dtype.kind == "b" and shape_of(x):
+        return _pointwise.square(x)
+    return _pointwise.power(x, y)
+
+
 def _operators() -> dict[str, Any]:
     p = _pointwise
     binary = {
         "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide,
-        "mod": p.remainder, "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
+        "mod": p.remainder, "pow": _pow, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
         "xor": p.bitwise_xor, "divmod": p.divmod, "lshift": _numbers.left_shift, "rshift": _numbers.right_shift,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}
