@@ -154,6 +154,57 @@ def test_message_and_fix(function: Any, code: str, fix: str, mended: Any, monkey
         assert np.all(np.isfinite(wichi.grad(mended)(X)))
 
 
+def formatted(x: Any) -> Any:
+    print(f"{x[0]:.3f}")
+    return x.sum()
+
+
+def element(x: Any) -> Any:
+    return np.sin(x.item(1))
+
+
+def element_of_a_matrix(x: Any) -> Any:
+    return np.sin(x[None].item(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("function", "what", "fix"),
+    [
+        (formatted, "The format '.3f' needs a plain number", "format it where it is a number"),
+        (element, "`x.item` needs a plain float", "leave `x.ravel()[1]` as it is"),
+        (element_of_a_matrix, "`x[None].item` needs a plain float", "leave `x[None][0, 1]` as it is"),
+    ],
+)
+def test_numbers_that_are_not_known_yet(function: Any, what: str, fix: str) -> None:
+    for transform in (wichi.grad, wichi.jit):
+        with pytest.raises(errors.PlainFloatError, match="W102") as caught:
+            transform(function)(X)
+        assert what in str(caught.value)
+        assert fix in caught.value.fix
+        assert f"in {function.__name__}" in caught.value.at
+
+
+def test_items_that_are_integers_become_guards() -> None:
+    f = wichi.jit(lambda x, n: x[: n.item(0)].sum() + x[n.item()] * n[()].tolist())
+    for n in (1, 2):
+        assert f(X, np.int64(n)) == X[:n].sum() + X[n] * n
+    assert wichi.jit(lambda x, flags: x if flags.item(0, 1) else -x)(2.0, np.array([[True, False]])) == -2.0
+    for call in (lambda x: x.item(), lambda x: x[:, None].item(0, 2)):
+        with pytest.raises((ValueError, IndexError)):
+            wichi.jit(call)(X)
+
+
+def test_python_integers_that_fit_no_dtype_are_no_arguments() -> None:
+    f = wichi.jit(lambda n: n * 2)
+    for _ in range(3):
+        assert f(3) == 6
+    for call in (lambda: f(2**70), lambda: wichi.grad(np.sin)(-(2**70)), lambda: wichi.jit(lambda x: 2**70)(1.0)):
+        with pytest.raises(errors.IntegerRangeError, match="does not fit int64") as caught:
+            call()
+        assert "test_errors.py" in caught.value.at
+        assert "float(n)" in caught.value.fix
+
+
 def test_unused_may_be_meant() -> None:
     np.testing.assert_array_equal(wichi.grad(unused, allow_unused=True)(X), np.zeros(3))
     assert wichi.grad(lambda p: p["a"])({"a": 1.0, "b": 2.0})["b"] == 0.0  # one unused leaf is no error

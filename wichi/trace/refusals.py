@@ -124,7 +124,7 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         )
     function, inside = _call(text, "x")
     if function.endswith((".item", ".tolist")):
-        inside = function.rpartition(".")[0]
+        inside = _element(function.rpartition(".")[0], text.removeprefix(function).strip("()"))
     fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
         f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
     raise PlainFloatError(
@@ -133,6 +133,26 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
         value=value,
         because="a Python float is a number, not a value still to be computed",
         fix=fix,
+    )
+
+
+def _element(array: str, place: str) -> str:
+    """What ``array.item(place)`` reads: several numbers are an index, one counts along all axes."""
+    if not place:
+        return array
+    return f"{array}[{place}]" if "," in place else f"{array}.ravel()[{place}]"
+
+
+def needs_text(x: Tracer, spec: str) -> NoReturn:
+    """``f"{x:.3f}"``: there is no number to write yet."""
+    if not x.run.active:
+        escaped(x)
+    raise PlainFloatError(
+        f"The format {spec!r} needs a plain number but got a value inside {x.run.name}.",
+        at=frames.describe(frames.user_where()),
+        value=made(x),
+        because="while a function is traced there is no number yet",
+        fix="return the value and format it where it is a number; f'{x}' tells its shape and dtype",
     )
 
 

@@ -238,11 +238,27 @@ class Tracer(Writable):
             "A value inside a transform cannot be pickled or copied out.", at=frames.describe(frames.user_where())
         )
 
-    def item(self) -> NoReturn:
-        refusals.needs_plain(self)
+    def __format__(self, spec: str) -> str:
+        return refusals.needs_text(self, spec) if spec else str(self)
 
-    def tolist(self) -> NoReturn:
-        refusals.needs_plain(self)
+    def item(self, *index: Any) -> Any:
+        """An integer or a bool, which may become a guard, as ``int(x)`` does; a float has no number yet."""
+        one = self
+        if index:
+            part = index[0] if len(index) == 1 else index
+            one = (
+                self[part]
+                if isinstance(part, tuple)
+                else Primitive.table["reshape"](self, shape=(self.aval.size,))[part]
+            )
+        elif self.aval.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        if one.dtype.kind == "f":
+            return float(Primitive.table["reshape"](one, shape=()) if one.shape else one)
+        return bool(one) if one.dtype.kind == "b" else int(one)
+
+    def tolist(self) -> Any:
+        return refusals.needs_plain(self) if self.shape else self.item()
 
 
 @dataclass(frozen=True, slots=True)
