@@ -154,6 +154,102 @@ def test_message_and_fix(function: Any, code: str, fix: str, mended: Any, monkey
         assert np.all(np.isfinite(wichi.grad(mended)(X)))
 
 
+TABLE = np.arange(3.0)
+
+
+def _stored(x: Any) -> Any:
+    a = np.zeros((3, 3))
+    a[0] -= x
+    return a.sum()
+
+
+def _stored_outside(x: Any) -> Any:
+    TABLE[0] += x[0]
+    return TABLE.sum()
+
+
+def _stored_outside_mended(x: Any) -> Any:
+    new_TABLE = wichi.numpy.array(TABLE)
+    new_TABLE[0] += x[0]
+    return new_TABLE.sum()
+
+
+def _stored_into_an_argument(x: Any, a: Any = TABLE) -> Any:
+    a[1:] = x[1:]
+    return a.sum()
+
+
+def _scaled_in_place(x: Any) -> Any:
+    a = np.ones(3)
+    a *= x - 1.0
+    return a.sum()
+
+
+def _double(v: Any) -> Any:
+    return 2.0 * v
+
+
+_doubles = np.vectorize(_double)
+
+
+def _by_name(x: Any) -> Any:
+    return np.sum(_doubles(x))
+
+
+def _in_one(x: Any) -> Any:
+    return np.sum(np.vectorize(_double)(x))
+
+
+def _float64_of(x: Any) -> Any:
+    return np.float64(x[0])
+
+
+def _random_about(x: Any) -> Any:
+    return np.random.normal(x).sum()  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "fix", "mended"),
+    [
+        (_stored, "W103", "a = wichi.numpy.zeros(...) can be written", None),
+        (_stored_outside, "W103", "new_TABLE = wichi.numpy.array(TABLE)", _stored_outside_mended),
+        (_stored_into_an_argument, "W103", "new_a = wichi.numpy.array(a)", None),
+        (_scaled_in_place, "W103", "a = a * (x - 1.0)", lambda x: np.sum(np.ones(3) * (x - 1.0))),
+        (_by_name, "W104", "wichi.vmap(f)(x)", lambda x: np.sum(wichi.vmap(_double)(x))),
+        (_in_one, "W104", "_double(x) itself", lambda x: np.sum(_double(x))),
+        (_float64_of, "W104", "x[0].astype(np.float64)", lambda x: x[0].astype(np.float64)),
+        (_random_about, "W104", "draw plain numbers outside", None),
+        (lambda x: np.sum(np.frompyfunc(_double, 1, 1)(x)), "W201", "functions that wichi.numpy has", None),
+        (lambda x: np.linalg.eigvals(x[:, None] * x), "W201", "functions that wichi.numpy has", None),
+        (lambda x: np.subtract.reduce(x), "W201", "functools.reduce(np.subtract, x)", None),
+        (lambda x: np.hypot.accumulate(x)[1], "W201", "itertools.accumulate(x, np.hypot)", None),
+        (lambda x: np.add.reduceat(x, [0, 1])[0], "W201", "np.add.reduce(x[i:j])", None),
+    ],
+)
+def test_fixes_fit_what_was_written(function: Any, code: str, fix: str, mended: Any) -> None:
+    with pytest.raises(wichi.WichiError, match=code) as caught:
+        wichi.grad(function)(X)
+    assert fix in caught.value.fix
+    assert "test_errors.py" in caught.value.at
+    if mended is not None:
+        assert np.all(np.isfinite(wichi.grad(mended)(X)))
+
+
+@pytest.mark.parametrize(
+    ("function", "fix", "mended"),
+    [
+        (lambda i: np.arange(3)[i], "take(np.arange(3), i, axis=0)", lambda i: wichi.numpy.take(np.arange(3), i, axis=0)),
+        (lambda i: TABLE[i, None], "wichi.numpy.array(TABLE)[i, None]", lambda i: wichi.numpy.array(TABLE)[i, None]),
+        (lambda i: TABLE[i < TABLE], "np.where(i < TABLE, TABLE, 0)", lambda i: np.where(i < TABLE, TABLE, 0)),
+    ],
+)  # fmt: skip
+def test_fixes_of_plain_arrays_with_an_index_that_is_traced(function: Any, fix: str, mended: Any) -> None:
+    with pytest.raises(errors.PlainArrayError) as caught:
+        wichi.vmap(function)(np.arange(3))
+    assert fix in caught.value.fix
+    assert len(wichi.vmap(mended)(np.arange(3))) == 3
+
+
 def formatted(x: Any) -> Any:
     print(f"{x[0]:.3f}")
     return x.sum()

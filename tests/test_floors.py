@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1] / "wichi"
 # Floors by module, the longest prefix counts. Within a floor imports are free, as long as they form no circle.
 FLOORS = {
     "wichi.errors": 0, "wichi.config": 0, "wichi.pytree": 0,
-    "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1, "wichi.trace.dims": 1,
+    "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1, "wichi.trace.advice": 1, "wichi.trace.dims": 1,
     "wichi.kernels.layout": 1, "wichi.kernels.loops": 1, "wichi.kernels.numbers": 1, "wichi.kernels.packs": 1, "wichi.kernels.writer": 1,
     "wichi.trace.primitive": 2, "wichi.trace.refusals": 2, "wichi.trace.holders": 2, "wichi.trace.tracer": 2, "wichi.trace.writable": 2, "wichi.trace.free": 2, "wichi.trace.captured": 2, "wichi.trace.sources": 2,
     "wichi.ops": 3,

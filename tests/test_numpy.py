@@ -159,6 +159,9 @@ CASES: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("astype-int", lambda x: x.astype(int), (F,)), ("linalg-scalar", lambda x: x * np.pi + np.e, (S,)), ("python-float", lambda x: x * 2, (3.0,)),
     ("python-int", lambda x: x * 2, (3,)), ("python-bool", lambda x: x * 2, (True,)), ("rsub", lambda x: 1 - x, (I,)), ("rpow", lambda x: 2.0**x, (F,)),
     ("round-builtin", lambda x: abs(x), (F,)), ("empty-sum", lambda x: x[:0].sum(), (F,)), ("empty-mul", lambda x: x[:0] * 2, (F,)),
+    ("logaddexp.reduce", np.logaddexp.reduce, (F,)), ("logaddexp.reduce-axis", lambda x: np.logaddexp.reduce(x, axis=1, keepdims=True), (G,)),
+    ("add.reduce-initial", lambda x: np.add.reduce(x, axis=1, initial=3.0, where=B), (F,)), ("maximum.reduce-initial", lambda x: np.maximum.reduce(x, initial=0.5), (F,)),
+    ("hypot.outer", np.hypot.outer, (V, F)), ("less.outer", np.less.outer, (V, V[:3])),
     ("add.reduce", np.add.reduce, (F,)), ("add.outer", np.add.outer, (V, V)), ("maximum.reduce", np.maximum.reduce, (F,)),
     ("zero-d", lambda x: np.sin(x)[()], (S,)), ("logsumexp", lambda x: wnp.logsumexp(x, 1), (F,)), ("wnp.array", lambda x: wnp.array([[x, 1.0], [2.0, x]]), (S,)),
 ]  # fmt: skip

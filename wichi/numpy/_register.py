@@ -69,13 +69,13 @@ def _size(a: Array, axis: int | None = None) -> int:
 def _methods_of_ufuncs() -> dict[Any, Any]:
     reductions = {
         np.add: _reducing.sum, np.multiply: _reducing.prod, np.maximum: _reducing.max, np.minimum: _reducing.min,
-        np.logical_and: _reducing.all, np.logical_or: _reducing.any,
+        np.logical_and: _reducing.all, np.logical_or: _reducing.any, np.logaddexp: _log_total,
     }  # fmt: skip
 
     def reduce_with(function: Any) -> Any:
         def reduce(a: Array, axis: Any = 0, dtype: Any = None, keepdims: bool = False, **options: Any) -> Array:
             extra = {} if dtype is None else {"dtype": dtype}
-            return function(a, axis=axis, keepdims=keepdims, **extra)
+            return function(a, axis=axis, keepdims=keepdims, **extra, **options)
 
         return reduce
 
@@ -87,16 +87,16 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         return outer
 
     table: dict[Any, Any] = {(u, "reduce"): reduce_with(f) for u, f in reductions.items()}
-    table.update(
-        {
-            (u, "outer"): outer_with(u)
-            for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)
-        }
-    )
+    binary = [u for u in _pointwise.UFUNCS if (u.nin, u.nout, u.signature) == (2, 1, None)]
+    table.update({(u, "outer"): outer_with(u) for u in binary})
     table[np.add, "accumulate"] = _accumulate
     table[np.multiply, "accumulate"] = lambda a, axis=0, dtype=None: _cumulative.cumprod(a, axis, dtype)
     table.update(_inplace.UFUNC_AT)
     return table
+
+
+def _log_total(a: Array, axis: Any, keepdims: bool, dtype: Any = None) -> Array:
+    return _reducing.logsumexp(a if dtype is None else astype(a, dtype), axis, keepdims)
 
 
 def _accumulate(a: Array, axis: int = 0, dtype: Any = None) -> Array:

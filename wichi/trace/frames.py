@@ -103,6 +103,24 @@ def _position(code: CodeType, lasti: int) -> tuple[int, int, int, int] | None:
     return None
 
 
+def is_augmented(frame: FrameType) -> bool:
+    """Whether ``frame`` is in the middle of ``a += value``, ``a -= value`` and their like."""
+    return any(
+        step.offset == frame.f_lasti and step.opname == "BINARY_OP" and step.argrepr.endswith("=")
+        for step in dis.get_instructions(frame.f_code)
+    )
+
+
+def passes_through(code: CodeType) -> bool:
+    """Whether a function of NumPy's stands between the user's line and here."""
+    last, frame = user_frame(), sys._getframe(1)
+    while frame is not None and frame is not last:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 def is_storing(frame: FrameType) -> bool:
     """Whether ``frame`` is in the middle of ``a[i] = value``."""
     return any(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from typing import TYPE_CHECKING, NoReturn
 
 from wichi.errors import (
@@ -13,7 +11,7 @@ from wichi.errors import (
     PlainArrayWriteError,
     PlainFloatError,
 )
-from wichi.trace import frames
+from wichi.trace import advice, frames
 from wichi.trace.holders import holder
 
 if TYPE_CHECKING:
@@ -92,37 +90,23 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     at, value = frames.describe(frames.user_where()), made(x)
     text = (frames.segment(frame) if frame else None) or ""
     if frame is not None and frames.is_storing(frame):
-        target = text.split("[")[0].strip() or "the array"
         raise PlainArrayWriteError(
-            f"`{target}` is a plain ndarray; storing a value inside {x.run.name} would lose its gradient.",
+            f"`{advice.written_target(text)}` is a plain ndarray; storing a value inside {x.run.name} would lose its"
+            " gradient.",
             at=at,
             value=value,
             because="a NumPy array holds numbers, not values still to be computed",
-            fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
+            fix=advice.instead_of_writing(text, frame),
         )
     if array:
-        maker, inside = _call(text, "[...]")
-        if ours := of_numpy(text):
-            fix = ours
-        elif subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
-            fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
-        elif "dlpack" in maker:
-            fix = "write it with NumPy's functions, or give another library's function a rule: wichi.primitive(f)"
-        elif maker.endswith(("array", "asanyarray")):
-            fix = f"use {inside} itself: it is an array already"
-            if inside.startswith("["):
-                fix = f"wichi.numpy.array({inside})" if "[" in inside.lstrip("[") and inside[1] in "[(" else (
-                    f"np.stack({inside})")  # fmt: skip
-        else:
-            fix = f"{maker or 'f'}(np.stack({inside}))"
         raise PlainArrayError(
             f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.run.name}.",
             at=at,
             value=value,
             because="NumPy would turn them into plain numbers",
-            fix=fix,
+            fix=advice.instead_of_array(text, frame, x.dtype.kind == "b"),
         )
-    function, inside = _call(text, "x")
+    function, inside = advice.called(text, "x")
     if function.endswith((".item", ".tolist")):
         inside = _element(function.rpartition(".")[0], text.removeprefix(function).strip("()"))
     fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
@@ -154,23 +138,6 @@ def needs_text(x: Tracer, spec: str) -> NoReturn:
         because="while a function is traced there is no number yet",
         fix="return the value and format it where it is a number; f'{x}' tells its shape and dtype",
     )
-
-
-def of_numpy(text: str) -> str:
-    """A call of a NumPy function that makes arrays, as one of ours, which takes traced values; else empty."""
-    found = re.fullmatch(r"(?:np|numpy)\.((?:arange|zeros|ones|full|empty|linspace)\(.*\))", text)
-    return f"wichi.numpy.{found[1]}" if found else ""
-
-
-def _call(text: str, otherwise: str) -> tuple[str, str]:
-    """The function that an expression calls, and its first argument, as text."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:  # part of a longer line
-        node = None
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else otherwise
-    return text.split("(")[0] or "float", text[text.find("(") + 1 : text.rfind(")")] if "(" in text else otherwise
 
 
 _FROM_MATH = {
