@@ -110,7 +110,7 @@ def convolve(a: Array, v: Array, mode: str = "full") -> Array:
 def cov(
     m: Array, y: Array = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None, *, dtype: Any = None
 ) -> Array:
-    """As ``numpy.cov``, without weights."""
+    """As ``numpy.cov``, without ``fweights`` and ``aweights``."""
     x = _observations(m, y, rowvar, dtype)
     count = shape_of(x)[1]
     free = min((0 if bias else 1) if ddof is None else ddof, count)

@@ -117,6 +117,7 @@ def nanstd(
     correction: Any = None,
     **rest: Any,
 ) -> Array:
+    """As ``numpy.nanstd``; see ``nanvar``."""
     return pw.sqrt(nanvar(a, axis, dtype, out, ddof, keepdims, where=where, correction=correction, **rest))
 
 

@@ -159,6 +159,7 @@ def std(
     correction: Any = None,
     **rest: Any,
 ) -> Array:
+    """As ``numpy.std``; see ``var``."""
     return pw.sqrt(var(a, axis, dtype, out, ddof, keepdims, correction=correction, **rest))
 
 
