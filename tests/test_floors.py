@@ -17,7 +17,7 @@ FLOORS = {
     "wichi.ops": 3,
     "wichi.trace": 4, "wichi.trace.bodies": 5, "wichi.trace.branches": 5, "wichi.trace.callbacks": 5, "wichi.trace.calls": 5, "wichi.trace.scans": 5, "wichi.trace.whiles": 5,
     "wichi.kernels": 6,
-    "wichi.numpy": 7, "wichi.batching": 7, "wichi.blackbox": 7, "wichi.recompute": 7, "wichi.cache": 7, "wichi.jacobians": 7, "wichi.njitted": 7, "wichi.freesizes": 7, "wichi.compiled": 7, "wichi.choice": 7, "wichi.control": 7, "wichi.cinterface": 7, "wichi.arguments": 7, "wichi.binding": 7, "wichi.linear": 7, "wichi.traces": 7, "wichi.guards": 7, "wichi.implicit": 7, "wichi.static": 7, "wichi.travel": 7, "wichi.testing": 7, "wichi.custom": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
+    "wichi.numpy": 7, "wichi.batching": 7, "wichi.blackbox": 7, "wichi.recompute": 7, "wichi.cache": 7, "wichi.jacobians": 7, "wichi.njitted": 7, "wichi.freesizes": 7, "wichi.compiled": 7, "wichi.choice": 7, "wichi.control": 7, "wichi.cinterface": 7, "wichi.arguments": 7, "wichi.binding": 7, "wichi.linear": 7, "wichi.traces": 7, "wichi.guards": 7, "wichi.randomness": 7, "wichi.implicit": 7, "wichi.static": 7, "wichi.travel": 7, "wichi.testing": 7, "wichi.custom": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
     "wichi.methods": 7, "wichi.tensor": 7, "wichi.value": 7,
     "wichi.nn": 8, "wichi.fit": 8, "wichi.scipy": 8, "wichi.sparse": 8, "wichi.ode": 8, "wichi.optim": 8, "wichi.data": 8, "wichi.utils": 8, "wichi.pytensor": 8,
     "wichi": 9,

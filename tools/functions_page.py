@@ -56,7 +56,8 @@ said. A function that is not here is an error that says what to write instead; o
 - A Python integer that the other operand's dtype does not hold is an `OverflowError`, in `np.where` too, where NumPy
   wraps it around; comparisons go by its value. As an argument of the traced function it is an int64 of which only the
   dtype is known while tracing: comparisons go by its value too, other operations wrap it around.
-- Random numbers are drawn while tracing, once: give them as an argument."""
+- Random numbers are drawn while tracing, once: give them as an argument. A warning tells of draws from `np.random`;
+  those of a generator (`np.random.default_rng`) cannot be seen."""
 _CHANGES = ["+=", "-=", "*=", "/=", "//=", "%=", "**=", "x[...] = v", "x[...] += v"]
 _PLACES = ["get()", "set()", "add()", "multiply()", "min()", "max()"]
 _EVERYWHERE = {
