@@ -205,6 +205,13 @@ def _failed(what: str, eqn: Eqn) -> None:
     if what in ("singular", "definite"):
         fault = "is singular" if what == "singular" else "is not positive definite"
         raise SingularError(f"{eqn.prim.name}: a matrix {fault}.", at=where)
+    if what == "nans":
+        raise ArgumentError(
+            f"np.{eqn.prim.name}: all numbers of a line are nan.",
+            at=where,
+            because="none of them is the largest or the smallest",
+            fix="put a number in their place first: np.argmax(np.nan_to_num(x, nan=-np.inf))",
+        )
     if what == "tape":
         raise LoopError(
             f"The way back through this {eqn.prim.name.split('_')[0]} loop needs more memory than"

@@ -29,6 +29,7 @@ _NO_MEMORY = -2
 _FAILURES = {
     "index": "an index is outside its axis",
     "singular": "a matrix is singular",
+    "nans": "all numbers of a line are nan",
     "definite": "a matrix is not positive definite",
     "host": "a Python function raised an exception",
     "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",

@@ -195,7 +195,9 @@ def ptp(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False) -> A
     return pw.subtract(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
 
 
-def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
+def position(function: Any, prim: Primitive) -> Callable[..., Any]:
+    """NumPy's ``function``, the place of some element along an axis, from the primitive for one axis."""
+
     def find(a: Array, axis: int | None = None, out: Any = None, *, keepdims: Any = False) -> Array:
         _plain_options(function.__name__, out=out)
         a = as_value(a)
@@ -211,7 +213,7 @@ def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
     return public(function)(find)
 
 
-argmax, argmin = _position(np.argmax, reducing.argmax), _position(np.argmin, reducing.argmin)
+argmax, argmin = position(np.argmax, reducing.argmax), position(np.argmin, reducing.argmin)
 
 
 @public(np.any)
