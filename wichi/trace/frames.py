@@ -27,9 +27,8 @@ def is_internal(file: str) -> bool:
     """Whether a file belongs to wichi or NumPy rather than to the user."""
     known = _internal.get(file)
     if known is None:
-        known = _internal[file] = (
-            file.startswith((*_OURS, "<frozen")) or file in _BETWEEN or file.startswith(_folder_of("optree"))
-        )
+        known = file in _BETWEEN or file.startswith((*_OURS, "<frozen", _folder_of("optree")))
+        _internal[file] = known
     return known
 
 
