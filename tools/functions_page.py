@@ -29,7 +29,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "functions.md"
 _HEADINGS = {
     "_shaping": "Shapes", "_arranging": "Arrangements, choices and counts", "_indexing": "Indexing",
     "_reducing": "Reductions", "_nan": "Without nans", "_cumulative": "Sums and products so far",
-    "_sorting": "Sorting, searching, quantiles", "_products": "Products", "linalg": "Linear algebra",
+    "_histogram": "Sorting, searching, quantiles", "_sorting": "Sorting, searching, quantiles",
+    "_products": "Products", "linalg": "Linear algebra",
     "_composed": "Interpolation, convolution, covariances", "_differences": "Differences and polynomials",
     "_numbers": "Parts of numbers", "_creation": "Making arrays", "_inplace": "Writing into an argument",
     "_questions": "Questions", "_pointwise": "Elementwise, no ufuncs", "_register": "Questions",

@@ -85,7 +85,7 @@ class MissingRuleError(WichiError, TypeError, NotImplementedError):
     """A NumPy function that wichi does not know was called on a traced value.
 
     >>> def f(x):
-    ...     return np.ldexp(x, 3)  # fails, and says what to write: x * 2.0**3
+    ...     return np.nonzero(x)  # fails, and says what to write: np.where(mask, x, 0) keeps the shape
     """
 
     code = "W201"

@@ -351,6 +351,8 @@ def sinc(x: Array) -> Array:
 def nan_to_num(
     x: Array, copy: bool = True, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Array:
+    if aval_of(x).dtype.kind != "f":
+        return positive(x) if copy else x
     info = np.finfo(aval_of(x).dtype)
     high, low = info.max if posinf is None else posinf, info.min if neginf is None else neginf
     found = where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))

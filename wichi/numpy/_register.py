@@ -14,6 +14,7 @@ from wichi.numpy import (
     _creation,
     _cumulative,
     _differences,
+    _histogram,
     _indexing,
     _inplace,
     _nan,
@@ -35,8 +36,8 @@ from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
 _MODULES = (
-    _arranging, _composed, _creation, _cumulative, _differences, _indexing, _inplace, _nan, _numbers, _products,
-    _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
+    _arranging, _composed, _creation, _cumulative, _differences, _histogram, _indexing, _inplace, _nan, _numbers,
+    _products, _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
 )  # fmt: skip
 
 

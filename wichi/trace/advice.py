@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from types import FrameType
 from typing import Any
 
@@ -88,6 +89,9 @@ def instead_of_array(text: str, frame: FrameType | None, is_mask: bool) -> str:
         return f"wichi.numpy.array({inside})" if nested else f"np.stack({inside})"
     if re.fullmatch(r"(np|numpy)\.(float|int|uint)\d+", maker):
         return f"{inside}.astype({maker})"
+    name = re.fullmatch(r"(?:np|numpy)\.(\w+)", maker)
+    if name and not inside.startswith("[") and hasattr(sys.modules.get("wichi.numpy"), name[1]):
+        return f"wichi.{text if text.startswith('numpy') else text.replace('np', 'numpy', 1)}"  # looks at all arguments
     if _is_array(inside, frame):
         return f"write it with functions that wichi.numpy has, or give it a rule: wichi.primitive({maker})"
     return f"{maker or 'f'}(np.stack({inside}))"

@@ -312,8 +312,7 @@ _INSTEAD = {
     **dict.fromkeys(("argwhere", "flatnonzero", "nonzero", "trim_zeros"), "keep the shape: np.where(mask, x, 0)"),
     **dict.fromkeys(("intersect1d", "setdiff1d"), "keep the shape: np.where(np.isin(x, y), x, 0)"),
     "apply_along_axis": "wichi.vmap(f)(x)",
-    "ldexp": "x * 2.0**n",
-    "modf": "whole = np.trunc(x); part = x - whole",
+    "frexp": "n = np.floor(np.log2(np.abs(x))) + 1; x / 2.0**n, n",
     "polyfit": "np.linalg.solve(V.T @ V, V.T @ y) with V = np.vander(x, degree + 1)",
 }
 
