@@ -194,7 +194,7 @@ class LoopError(WichiError, MemoryError, ValueError):
 
 
 class SingularError(WichiError, LinAlgError):
-    """A matrix that is singular, or not positive definite where it must be.
+    """A matrix that is singular, or not positive definite where it must be, or whose eigenvalues are not found.
 
     >>> np.linalg.solve(np.zeros((2, 2)), np.ones(2))  # fails
     >>> np.linalg.solve(np.eye(2), np.ones(2))  # works

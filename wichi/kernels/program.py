@@ -188,6 +188,13 @@ def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return np.require(x, dtype, ["C", "A"])
 
 
+_FAULTS = {
+    "singular": "a matrix is singular",
+    "definite": "a matrix is not positive definite",
+    "converged": "the eigenvalues do not converge",
+}
+
+
 def _failed(what: str, eqn: Eqn) -> None:
     where = frames.describe(eqn.where)
     if what == "index":
@@ -202,9 +209,8 @@ def _failed(what: str, eqn: Eqn) -> None:
         error = eqn.params["function"].error()
         if error is not None:
             raise error
-    if what in ("singular", "definite"):
-        fault = "is singular" if what == "singular" else "is not positive definite"
-        raise SingularError(f"{eqn.prim.name}: a matrix {fault}.", at=where)
+    if what in _FAULTS:
+        raise SingularError(f"{eqn.prim.name}: {_FAULTS[what]}.", at=where)
     if what == "nans":
         raise ArgumentError(
             f"np.{eqn.prim.name}: all numbers of a line are nan.",

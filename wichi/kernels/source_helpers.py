@@ -30,6 +30,12 @@ HELPERS = {
     """The lower triangle of rows."""
     lower = matrix(a, 0, n, n, lead, False)
     lower[...] = np.linalg.cholesky(lower)''',
+    "syevd": '''def syevd(job, triangle, n, a, lead, values, work, work_size, numbers, numbers_size):
+    """Eigenvalues, and with job V the vectors in the place of the matrix, as columns."""
+    columns = matrix(a, 0, n, n, lead, True)
+    values[:n], vectors = np.linalg.eigh(columns, triangle)
+    if job == "V":
+        columns[...] = vectors''',
     "trsm": '''def trsm(side, triangle, trans, diagonal, m, n, scale, a, lead, b, b_lead):
     """X A = B of columns, which is A X = B of rows with the other triangle."""
     rows = matrix(a, 0, n, n, lead, False)

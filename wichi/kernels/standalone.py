@@ -31,6 +31,7 @@ _FAILURES = {
     "singular": "a matrix is singular",
     "nans": "all numbers of a line are nan",
     "definite": "a matrix is not positive definite",
+    "converged": "eigenvalues do not converge",
     "host": "a Python function raised an exception",
     "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",
 }

@@ -11,7 +11,7 @@ from wichi.numpy._pointwise import exp, multiply
 from wichi.numpy._products import matmul, norm
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, public
 from wichi.numpy._shaping import swapaxes
-from wichi.ops import linalg, shaping
+from wichi.ops import linalg, shaping, spectral
 from wichi.trace import frames
 from wichi.trace.primitive import aval_of, shape_of
 
@@ -100,6 +100,46 @@ def cholesky(a: Array, *, upper: bool = False) -> Array:
     return swapaxes(factor, -1, -2) if upper else factor
 
 
+class Eigh(NamedTuple):
+    """Unpacks as ``eigenvalues, eigenvectors``."""
+
+    eigenvalues: Array
+    eigenvectors: Array
+
+
+@public(np.linalg.eigh)
+def eigh(a: Array, UPLO: str = "L") -> Eigh:
+    """As ``numpy.linalg.eigh``. Only one triangle of ``a`` is read, so only it has a derivative; where eigenvalues are
+    equal, that of the vectors is not finite.
+
+    Raises:
+        SingularError: the eigenvalues do not converge (it is a ``numpy.linalg.LinAlgError`` too).
+
+    >>> import numpy as np, wichi
+    >>> wichi.grad(lambda a: np.linalg.eigh(a)[0][1])(np.array([[2.0, 0.0], [1.0, 2.0]]))
+    array([[0.5, 0. ],
+           [1. , 0.5]])
+    """
+    if UPLO.upper() not in ("L", "U"):
+        raise ValueError("UPLO argument must be 'L' or 'U'")
+    (a,) = _floats(a)
+    if len(shape_of(a)) < 2 or shape_of(a)[-1] != shape_of(a)[-2]:
+        raise ShapeError(
+            f"eigh of shape {shape_of(a)}: it takes square matrices.", at=frames.describe(frames.user_where())
+        )
+    if not _any(a):
+        return Eigh(np.zeros(shape_of(a)[:-1], a.dtype), a)
+    dtype = aval_of(a).dtype
+    found = spectral.eigh(cast_to(a, np.dtype(float)), lower=UPLO.upper() == "L")  # float32 too, as NumPy does
+    return Eigh(*[cast_to(x, dtype) for x in found])
+
+
+@public(np.linalg.eigvalsh)
+def eigvalsh(a: Array, UPLO: str = "L") -> Array:
+    """As ``numpy.linalg.eigvalsh``: see ``eigh``. Its derivative takes the eigenvectors, and none of their gaps."""
+    return eigh(a, UPLO).eigenvalues
+
+
 @public(np.linalg.inv)
 def inv(a: Array) -> Array:
     """As ``numpy.linalg.inv``. To solve equations ``solve`` takes a third of the work and loses fewer digits."""
@@ -135,4 +175,4 @@ def det(a: Array) -> Array:
     return multiply(sign, exp(value))
 
 
-__all__ = ["cholesky", "det", "inv", "matmul", "norm", "slogdet", "solve", "solve_triangular"]
+__all__ = ["cholesky", "det", "eigh", "eigvalsh", "inv", "matmul", "norm", "slogdet", "solve", "solve_triangular"]
