@@ -192,6 +192,7 @@ _FAULTS = {
     "singular": "a matrix is singular",
     "definite": "a matrix is not positive definite",
     "converged": "the eigenvalues do not converge",
+    "unfound": "the singular values do not converge",
 }
 
 
@@ -209,6 +210,13 @@ def _failed(what: str, eqn: Eqn) -> None:
         error = eqn.params["function"].error()
         if error is not None:
             raise error
+    if what == "deficient":
+        raise SingularError(
+            "least squares: a matrix has less than full rank.",
+            at=where,
+            because="many solutions are equally good, and they have no derivative",
+            fix="leave out columns that others make up, or add rows: 1e-6 * np.eye(n), against zeros",
+        )
     if what in _FAULTS:
         raise SingularError(f"{eqn.prim.name}: {_FAULTS[what]}.", at=where)
     if what == "nans":

@@ -32,6 +32,8 @@ _FAILURES = {
     "nans": "all numbers of a line are nan",
     "definite": "a matrix is not positive definite",
     "converged": "eigenvalues do not converge",
+    "deficient": "a matrix has less than full rank",
+    "unfound": "singular values do not converge",
     "host": "a Python function raised an exception",
     "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",
 }

@@ -73,6 +73,7 @@ from wichi.numpy._differences import (
 )
 from wichi.numpy._histogram import histogram
 from wichi.numpy._indexing import take, take_along_axis
+from wichi.numpy._least import polyfit
 from wichi.numpy._nan import (
     nanargmax,
     nanargmin,
@@ -323,8 +324,8 @@ __all__ = [
     "mod", "modf", "moveaxis", "multiply", "nan", "nan_to_num", "nanargmax", "nanargmin", "nancumprod", "nancumsum",
     "nanmax", "nanmean", "nanmedian", "nanmin", "nanpercentile", "nanprod", "nanquantile", "nanstd", "nansum",
     "nanvar", "negative", "newaxis", "norm", "not_equal", "ones", "ones_like", "outer", "pad", "partition",
-    "percentile", "permute_dims", "pi", "piecewise", "polyadd", "polyder", "polyint", "polymul", "polysub", "polyval",
-    "positive", "power", "prod", "ptp", "put_along_axis", "quantile", "rad2deg", "radians", "ravel",
+    "percentile", "permute_dims", "pi", "piecewise", "polyadd", "polyder", "polyfit", "polyint", "polymul", "polysub",
+    "polyval", "positive", "power", "prod", "ptp", "put_along_axis", "quantile", "rad2deg", "radians", "ravel",
     "ravel_multi_index", "real_if_close", "reciprocal", "relu", "remainder", "repeat", "reshape", "resize",
     "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "select", "sigmoid",
     "sign", "signbit", "sin", "sinc", "sinh", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack",

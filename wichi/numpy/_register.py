@@ -17,6 +17,7 @@ from wichi.numpy import (
     _histogram,
     _indexing,
     _inplace,
+    _least,
     _nan,
     _numbers,
     _pointwise,
@@ -24,9 +25,9 @@ from wichi.numpy import (
     _questions,
     _reducing,
     _shaping,
+    _solving,
     _sorting,
     _writing,
-    linalg,
 )
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
@@ -36,8 +37,8 @@ from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
 _MODULES = (
-    _arranging, _composed, _creation, _cumulative, _differences, _histogram, _indexing, _inplace, _nan, _numbers,
-    _products, _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
+    _arranging, _composed, _creation, _cumulative, _differences, _histogram, _indexing, _inplace, _least, _nan,
+    _numbers, _products, _questions, _reducing, _shaping, _solving, _sorting, _pointwise,
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def _eigh_loops(k: Any, operands: Values, results: Values, lower: bool) -> None:
                 k.store(vectors, [*at, i, j], k.load(columns, (j, i)))
 
 
-def _over_gaps(w: Any) -> Any:
+def over_gaps(w: Any) -> Any:
     """1 / (w_j - w_i) for each i and j, and 0 on the diagonal."""
     rank, n = len(shape_of(w)), shape_of(w)[-1]
     shape = (*shape_of(w), n)
@@ -73,7 +73,7 @@ def _over_gaps(w: Any) -> Any:
     return where(diagonal, zero, div(one, where(diagonal, one, gaps)))
 
 
-def _on_diagonal(w: Any) -> Any:
+def on_diagonal(w: Any) -> Any:
     """``diag(w)``"""
     rank, n = len(shape_of(w)), shape_of(w)[-1]
     eye = np.eye(n).astype(w.dtype)
@@ -82,7 +82,8 @@ def _on_diagonal(w: Any) -> Any:
     return mul(eye, broadcast(w, shape=shape, axes=(rank,)))
 
 
-def _diagonal_of(x: Any) -> Any:
+def diagonal_of(x: Any) -> Any:
+    """The diagonals of square matrices."""
     rank, n = len(shape_of(x)), shape_of(x)[-1]
     eye = np.eye(n).astype(x.dtype)
     eye = broadcast(eye, shape=shape_of(x), axes=tuple(range(rank - 2))) if rank > 2 else eye
@@ -93,16 +94,16 @@ def _eigh_jvp(ins: Values, tangents: Values, lower: bool) -> tuple[Values, Value
     w, v = eigh(*ins, lower=lower)
     dot = triangle(tangents[0], lower) + swap(triangle(tangents[0], lower, strict=True))
     turned = matmul(swap(v), matmul(dot, v))
-    return [w, v], [_diagonal_of(turned), matmul(v, mul(_over_gaps(w), turned))]
+    return [w, v], [diagonal_of(turned), matmul(v, mul(over_gaps(w), turned))]
 
 
 def _eigh_vjp(ins: Values, wanted: Sequence[int], lower: bool) -> tuple[Values, Callable[[Values], Values]]:
     w, v = eigh(*ins, lower=lower)
 
     def pullback(cts: Values) -> Values:
-        middle = None if cts[0] is None else _on_diagonal(cts[0])
+        middle = None if cts[0] is None else on_diagonal(cts[0])
         if cts[1] is not None:
-            turned = mul(_over_gaps(w), matmul(swap(v), cts[1]))
+            turned = mul(over_gaps(w), matmul(swap(v), cts[1]))
             middle = turned if middle is None else middle + turned
         if middle is None:
             return [None]

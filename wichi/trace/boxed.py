@@ -313,7 +313,6 @@ _INSTEAD = {
     **dict.fromkeys(("intersect1d", "setdiff1d"), "keep the shape: np.where(np.isin(x, y), x, 0)"),
     "apply_along_axis": "wichi.vmap(f)(x)",
     "frexp": "n = np.floor(np.log2(np.abs(x))) + 1; x / 2.0**n, n",
-    "polyfit": "np.linalg.solve(V.T @ V, V.T @ y) with V = np.vander(x, degree + 1)",
 }
 
 
