@@ -86,6 +86,13 @@ def test_positions_where_there_is_no_number():
             wichi.scan(lambda c, row, position=position: (c, position(row)), 0.0, x[:, 0])
 
 
+def test_positions_inside_njit():
+    f = wichi.njit(np.nanargmax, np.ones(3))
+    assert f(np.array([np.nan, 2.0, 1.0])) == 1
+    with pytest.raises(RuntimeError, match="nanargmax: all numbers of a line are nan"):
+        f(np.full(3, np.nan))
+
+
 @pytest.mark.parametrize("kind", ["f8", "nan", "nan f4", "i8"])
 def test_quantiles(kind):
     def several(x):
