@@ -12,7 +12,6 @@ from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.callbacks import HostFunction
 from wichi.trace.ir import Atom, Aval, Eqn
 
-
 # What may fail while a program runs, in words for C and for functions inside @njit, which know no exceptions of ours.
 FAILURES = {
     "index": "an index is outside its axis",
