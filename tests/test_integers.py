@@ -138,3 +138,12 @@ def test_single_bools_index_a_number_and_make_a_copy():
         return y
 
     agree(written, M)
+
+
+def test_searches_and_closeness_go_by_value_too():
+    agree(lambda x: np.searchsorted(x, 300), SMALL)
+    agree(lambda x: np.searchsorted(x, -1), SMALL)
+    agree(lambda x: np.searchsorted(x, 0.1), np.array([0.1], np.float32))
+    agree(lambda x: np.isclose(x, 300), SMALL)
+    agree(lambda x: np.isclose(x, np.array([2, 1, 250], np.uint8), atol=2), SMALL)
+    agree(lambda x: np.isclose(300, x), SMALL)

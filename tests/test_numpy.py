@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import wichi
 import wichi.numpy as wnp
-from wichi.errors import ConditionError, IndexRangeError, MissingRuleError, PlainArrayError, ShapeError
+from wichi.errors import ConditionError, IndexRangeError, MissingRuleError, PlainArrayError, PlainFloatError, ShapeError
 
 rng = np.random.default_rng(0)
 F = rng.standard_normal((3, 4))
@@ -229,6 +229,9 @@ def test_broadcasting_and_promotion_are_numpys(shapes: Any, a: str, b: str) -> N
         (lambda x: x[[0, 5]], IndexRangeError, "Index 5"),
         (lambda x: x[x > 0], ConditionError, "np.where"),
         (lambda x: np.max(x[:0]), ShapeError, "empty axis"),
+        (lambda x: np.argmax(x[:0]), ShapeError, "np.argmax of an empty axis"),
+        (lambda x: np.nanargmin(x[:, :0], axis=1), ShapeError, "np.nanargmin of an empty axis"),
+        (lambda x: x.tolist(), PlainFloatError, "list(x), its rows"),
         (lambda x: np.tril(x[0, 0]), ShapeError, "at least one axis"),
         (lambda x: np.vecdot(x, x[0, :3]), ShapeError, "vecdot of shapes (3, 4) and (3,)"),
         (lambda x: np.i0(x), MissingRuleError, "np.i0"),

@@ -26,7 +26,7 @@ from wichi.numpy._promote import (
 from wichi.ops import pointwise as table
 from wichi.ops import shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Primitive, aval_of
+from wichi.trace.primitive import Primitive, aval_of, shape_of
 from wichi.trace.tracer import Tracer, concrete
 
 _ROWS: dict[str, Primitive] = {
@@ -361,6 +361,8 @@ def nan_to_num(
 
 @public(np.isclose)
 def isclose(a: Array, b: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
+    # In floats, as in NumPy: differences of unsigned integers would wrap around.
+    b = cast_to(as_value(b), result_type(as_value(b), 1.0)) if shape_of(b) or is_boxed(b) else float(b)
     close = less_equal(absolute(subtract(a, b)), add(atol, multiply(rtol, absolute(b))))
     close = logical_or(logical_and(close, isfinite(b)), equal(a, b))
     return logical_or(close, logical_and(isnan(a), isnan(b))) if equal_nan else close

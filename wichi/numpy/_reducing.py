@@ -202,6 +202,12 @@ def position(function: Any, prim: Primitive) -> Callable[..., Any]:
         _plain_options(function.__name__, out=out)
         a = as_value(a)
         shape = shape_of(a)
+        if (aval_of(a).size if axis is None else shape[axis_in(axis, len(shape))]) == 0:
+            raise ShapeError(
+                f"np.{function.__name__} of an empty axis: the array has shape {shape}.",
+                at=frames.describe(frames.user_where()),
+                because="nothing has no largest or smallest element",
+            )
         if axis is None:
             flat = prim(shaping.reshape(a, shape=(aval_of(a).size,)), axis=0)
             return shaping.reshape(flat, shape=(1,) * len(shape)) if keepdims is True else flat

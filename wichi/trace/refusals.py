@@ -109,8 +109,11 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     function, inside = advice.called(text, "x")
     if function.endswith((".item", ".tolist")):
         inside = _element(function.rpartition(".")[0], text.removeprefix(function).strip("()"))
-    fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
-        f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
+    fix = f"leave `{inside}` as it is: 0-d values work like floats"
+    if function.startswith("math."):
+        fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})"
+    elif function.endswith(".tolist") and x.aval.shape:
+        fix = f"leave `{inside}` as it is, or take list({inside}), its rows"
     raise PlainFloatError(
         f"`{function}` needs a plain float but got a value inside {x.run.name}; its derivative would be lost.",
         at=at,
