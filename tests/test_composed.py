@@ -84,3 +84,21 @@ def test_comparisons_of_whole_arrays():
 def test_bad_input(call, error):
     with pytest.raises(error):
         wichi.jit(call)(X)
+
+
+@pytest.mark.parametrize("function", [np.cov, np.corrcoef])
+def test_covariances_of_float32_are_float64(function):
+    x = X.astype(np.float32)
+    for call in (function, lambda x: function(x[0], x[1]), lambda x: function(x, dtype=np.float32)):
+        got, want = wichi.jit(call)(x), call(x)
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-12 if want.dtype == float else 1e-5)
+    assert wichi.grad(lambda x: np.sum(function(x)))(x).dtype == np.float32
+    alike = np.stack([X[0], 3 * X[0], -0.1 * X[0]])
+    assert np.max(np.abs(wichi.jit(np.corrcoef)(alike))) <= 1.0  # never more, as in NumPy
+
+
+def test_covariance_with_no_degrees_of_freedom_left_is_infinite():
+    with pytest.warns(RuntimeWarning, match="Degrees of freedom"), np.errstate(divide="ignore"):
+        want = np.cov(X, ddof=6)
+    np.testing.assert_array_equal(wichi.jit(lambda x: np.cov(x, ddof=6))(X), want)

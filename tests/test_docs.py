@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -99,3 +100,18 @@ def test_names_of_wichi_exist(page):
             if name.startswith("wichi.pytensor"):
                 continue  # an optional module; tests/test_pytensor.py has it
             found = getattr(found, part)
+
+
+def _functions_page():
+    spec = importlib.util.spec_from_file_location("functions_page", ROOT / "tools" / "functions_page.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_the_page_of_functions_is_what_the_tables_say():
+    made = _functions_page()
+    written = made.PAGE.read_text(encoding="utf-8")
+    if f"NumPy {made.VERSION}." not in written:
+        pytest.skip(f"needs the NumPy that docs/functions.md names, not {made.VERSION}: parameters differ between them")
+    assert written == made.page(), "make it again: python tools/functions_page.py"

@@ -14,6 +14,12 @@ S = A @ A.T
 B = RNG.normal(size=(4, 3))
 W = RNG.normal(size=(4, 4))
 
+
+def _power(found):
+    """The power 1.5 of a matrix, from its eigenvalues and eigenvectors."""
+    return found.eigenvectors * found.eigenvalues**1.5 @ found.eigenvectors.T
+
+
 FUNCTIONS = {
     "solve": (lambda a: np.sum(np.sin(np.linalg.solve(a, B))), A),
     "solve_vector": (lambda a: np.sum(np.linalg.solve(a, B[:, 0]) ** 2), A),
@@ -22,6 +28,10 @@ FUNCTIONS = {
     "inv": (lambda a: np.sum(np.linalg.inv(a) * W), A),
     "det": (lambda a: np.linalg.det(a) / 1e3, A),
     "slogdet": (lambda a: np.linalg.slogdet(a)[1] ** 2, A),
+    "eigenvalues": (lambda a: np.sum(np.sin(np.linalg.eigh((a + a.T) / 20)[0]) * W[0]), S),
+    "eigvalsh": (lambda a: np.sum(np.linalg.eigvalsh((a + a.T) / 20) ** 2 * W[0]), S),
+    "eigenvectors": (lambda a: np.sum(np.linalg.eigh((a + a.T) / 20)[1] ** 2 * W), S),
+    "power_of_a_matrix": (lambda a: np.sum(_power(np.linalg.eigh((a + a.T) / 20)) * W), S),
     "negative_det": (lambda a: np.linalg.det(a[::-1]) / 1e3, A),
 }
 
@@ -96,7 +106,46 @@ def test_empty_matrices(batch):
     assert wichi.jit(np.linalg.inv)(e).shape == wichi.jit(np.linalg.cholesky)(e).shape == e.shape
     assert wichi.jit(wichi.numpy.linalg.solve_triangular)(e, b).shape == b.shape
     np.testing.assert_array_equal(wichi.jit(np.linalg.det)(e), np.linalg.det(e))
-    np.testing.assert_array_equal(wichi.grad(lambda e: np.sum(np.linalg.det(e)), allow_unused=True)(e), e)
+    np.testing.assert_array_equal(wichi.grad(lambda e: np.sum(np.linalg.det(e)))(e), e)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_nothing_is_solved_for_a_gradient_without_elements(shape):
+    a = np.zeros(shape)  # a.T @ a is singular where it is not empty
+    f = lambda a: np.linalg.det(a.T @ a)  # noqa: E731
+    assert wichi.grad(f)(a).shape == shape
+    assert wichi.value_and_grad(f)(a)[0] == f(a)
+    assert wichi.jvp(f, (a,), (a,))[1] == 0.0
+    assert wichi.hessian(f)(a).shape == (*shape, *shape)
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4"])
+@pytest.mark.parametrize("triangle", ["L", "U", "l"])
+def test_eigenvectors_have_numpys_signs(kind, triangle):
+    a = np.stack([S, W, np.arange(16.0).reshape(4, 4)]).astype(kind)
+    for function in (lambda a: [*np.linalg.eigh(a, triangle)], lambda a: [np.linalg.eigvalsh(a, UPLO=triangle)]):
+        for want, got in zip(function(a), wichi.jit(function)(a), strict=True):
+            assert got.dtype == want.dtype
+            np.testing.assert_allclose(got, want, rtol=1e-4 if kind == "f4" else 1e-12, atol=1e-12)
+    unread = wichi.grad(lambda a: np.sum(np.linalg.eigh(a, triangle)[0][..., 1] ** 2))(a)
+    np.testing.assert_array_equal(unread, np.triu(unread) if triangle == "U" else np.tril(unread))
+
+
+def test_eigenvectors_of_equal_eigenvalues_have_no_derivative():
+    eye = np.eye(3)
+    np.testing.assert_allclose(wichi.grad(lambda a: np.sum(np.linalg.eigvalsh(a) ** 2))(eye), 2 * eye)
+    assert not np.all(np.isfinite(wichi.grad(lambda a: np.linalg.eigh(a)[1][0, 1])(eye)))
+
+
+def test_eigenvalues_of_large_matrices_and_of_none():
+    a = RNG.normal(size=(60, 60))
+    for want, got in zip(np.linalg.eigh(a), wichi.jit(np.linalg.eigh)(a), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-11)
+    got = wichi.jit(np.linalg.eigh)(np.ones((2, 0, 0)))
+    assert got.eigenvalues.shape == (2, 0)
+    assert got.eigenvectors.shape == (2, 0, 0)
+    run = wichi.jit(lambda a: wichi.scan(lambda c, _: (c, np.linalg.eigvalsh(c)), a, None, 2)[1])
+    np.testing.assert_allclose(run(S), np.stack([np.linalg.eigvalsh(S)] * 2))
 
 
 def test_float32_stays_float32():
@@ -131,5 +180,9 @@ class TestRefusals:
     def test_shapes(self):
         with pytest.raises(ShapeError, match="solve of shapes"):
             wichi.jit(np.linalg.solve)(A, np.ones(3))
+        with pytest.raises(ShapeError, match="eigh of shape"):
+            wichi.jit(np.linalg.eigh)(B)
+        with pytest.raises(ValueError, match="UPLO"):
+            wichi.jit(lambda a: np.linalg.eigh(a, "X"))(A)
         with pytest.raises(ShapeError, match="inv of shape"):
             wichi.jit(np.linalg.inv)(B)

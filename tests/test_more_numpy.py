@@ -7,7 +7,16 @@ import pytest
 
 import wichi
 import wichi.numpy as wnp
-from wichi.errors import ConditionError, IndexRangeError, MissingRuleError, PlainArrayWriteError, ShapeError
+from wichi.errors import (
+    ArgumentError,
+    ConditionError,
+    DtypeError,
+    IndexRangeError,
+    MissingRuleError,
+    PlainArrayError,
+    PlainArrayWriteError,
+    ShapeError,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 4, 5))
@@ -110,6 +119,22 @@ SMOOTH = {
     "geomspace below": (lambda x: np.geomspace(-1 - x**2, -9.0, 4, axis=1), W),
     "astype": (lambda x: np.astype(x, np.float64) * 2, F),
     "real_if_close": (lambda x: np.real_if_close(x) + np.imag(x), F),
+}  # fmt: skip
+
+
+# Whole periods that go astray, and numbers in bins.
+TURNS = np.cumsum(3 * RNG.standard_normal((3, 9)), 1)
+SMOOTH |= {
+    "unwrap": (np.unwrap, TURNS),
+    "unwrap axis": (lambda x: np.unwrap(x, axis=0, discont=4.0), TURNS),
+    "unwrap period": (lambda x: np.unwrap(x, period=2.5), TURNS),
+    "unwrap in the period": (lambda p: wnp.unwrap(TURNS, period=p), np.float64(2.7)),
+    "modf": (lambda x: np.stack(np.modf(3 * x)) + x, F),
+    "ldexp": (lambda x: np.ldexp(x, np.array([3, -2, 0, 1, -70])), F),
+    "histogram of weights": (lambda w: np.histogram(V, bins=4, weights=w)[0], V + 1),
+    "histogram of weights in bins": (lambda w: np.histogram(F[0], [-1.0, -0.2, 0.2, 2.0], weights=w)[0], F[1]),
+    "histogram density": (lambda w: np.histogram(V, bins=3, weights=w**2, density=True)[0], V + 1),
+    "histogram edges": (lambda x: np.histogram(x, bins=5)[1], V),
 }  # fmt: skip
 
 
@@ -284,7 +309,7 @@ def test_errors(call, error, text):
 @pytest.mark.parametrize(
     ("call", "fix"),
     [
-        (lambda x: np.ldexp(x, 3), "x * 2.0**n"),
+        (lambda x: np.frexp(x), "x / 2.0**n, n"),
         (lambda x: np.unique(x), "functions that wichi.numpy has"),
         (lambda x: np.nonzero(x), "np.where(mask, x, 0)"),
         (lambda x: np.apply_along_axis(np.sum, 0, x), "wichi.vmap(f)(x)"),
@@ -298,3 +323,80 @@ def test_what_cannot_be_traced_has_a_fix(call, fix):
 
 def test_other_names_of_extrema():
     np.testing.assert_array_equal(wichi.jit(lambda x: np.amax(x, 0) - np.amin(x, 0))(F), np.ptp(F, 0))
+
+
+def exactly(function, *args):
+    """NumPy's results to the bit, the signs of zeros too."""
+    with np.errstate(all="ignore"):
+        wanted = function(*args)
+    found = wichi.jit(function)(*args)
+    pairs = zip(wanted, found, strict=True) if isinstance(wanted, tuple) else [(wanted, found)]
+    for want, got in pairs:
+        want, got = np.asarray(want), np.asarray(got)
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+
+
+EDGES = np.array([0.0, -0.0, 1.5, -1.5, 2.0, -2.0, np.inf, -np.inf, np.nan, 1e30, -0.3, 5e-324])
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_modf_and_ldexp_are_exact(kind):
+    x = np.concatenate([EDGES, RNG.standard_normal(300) * 2.0 ** RNG.integers(-125, 125, 300)]).astype(kind)
+    exactly(np.modf, x)
+    exactly(np.ldexp, x, RNG.integers(-200, 200, x.size))
+    exactly(np.ldexp, x, RNG.integers(-1080, -950, x.size).astype(np.int32))
+    for n in (-(2**31), -5000, -1074, -1023, -1022, -150, -3, 0, 127, 128, 1023, 1024, 2000, 2**31 - 1):
+        exactly(lambda x, n=n: np.ldexp(x, n), x)
+    for v in (0.0, -0.0, 2.0, -2.0):
+        assert wichi.grad(lambda x: np.modf(x)[0])(v) == 1.0
+    assert wichi.grad(lambda x: np.ldexp(x, -1074))(1.0) == 5e-324
+    exactly(np.modf, np.arange(-3, 4, dtype=np.int16))
+    exactly(np.ldexp, np.arange(3), np.arange(3))
+
+
+@pytest.mark.parametrize("period", [3, 4, 2.5, 2 * np.pi])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_unwrap_is_exact(kind, period):
+    turns = (10 * TURNS).astype(kind)
+    exactly(lambda x: np.unwrap(x, period=period), turns)
+    exactly(lambda x: np.unwrap(x, period=period, discont=3, axis=0), turns)
+    exactly(lambda x: np.unwrap(x, period=period), np.array([0, period, 0, -period, period / 2, 0, -period / 2]))
+    exactly(lambda x: np.unwrap(x, period=period), turns[0, :0])
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.uint8])
+def test_histograms_are_numpys(kind):
+    x = (10 * RNG.random((20, 10))).astype(kind)
+    for options in (
+        {}, {"bins": 7}, {"bins": [1.0, 3, 3, 5.5]}, {"bins": np.arange(5)}, {"bins": 5, "range": (0, 3)},
+        {"bins": 4, "range": (1, 1)}, {"bins": 3, "density": True}, {"range": (2.0, 8.0), "density": True},
+    ):  # fmt: skip
+        for numbers in (x, x[:0], x[0] * 0, x[3, 4]):
+            exactly(lambda v, options=options: np.histogram(v, **options), numbers)
+    exactly(lambda v, w: np.histogram(v, 5, weights=w), x, np.arange(200).reshape(20, 10))
+    exactly(lambda e: np.histogram(X, e), np.array([-1.0, 0.0, 0.5, 2.0]))
+    exactly(lambda v: np.histogram(v, [0.0, 1.0]), np.array([np.nan, 0.5, 1.0, -1.0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda x: np.histogram(x, "auto"), ArgumentError, "would depend on values"),
+        (lambda x: np.histogram(x, [1, 0]), ValueError, "monotonically"),
+        (lambda x: np.histogram(x, [[1, 0]]), ValueError, "1d"),
+        (lambda x: np.histogram(x, 0), ValueError, "positive"),
+        (lambda x: np.histogram(x, range=(1, 0)), ValueError, "larger"),
+        (lambda x: np.histogram(x, weights=x[0]), ValueError, "same shape"),
+        (lambda x: np.unwrap(F[0], period=x[0, 0]), PlainArrayError, "fix: wichi.numpy.unwrap"),
+        (lambda x: np.ldexp(x, x), DtypeError, "ldexp"),
+    ],
+)
+def test_refusals_of_bins_and_periods(call, error, text):
+    with pytest.raises(error, match=text):
+        wichi.jit(call)(F)
+
+
+def test_nan_to_num_leaves_integers():
+    exactly(np.nan_to_num, np.arange(3))

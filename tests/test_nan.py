@@ -67,8 +67,30 @@ def test_positions():
     for axis in (None, 0, 2):
         for keepdims in (False, True):
             assert_same(lambda x: (np.nanargmax(x, axis, keepdims=keepdims), np.nanargmin(x, axis)), PARTS)
-    found = wichi.jit(lambda x: np.nanargmax(x, axis=2))(np.stack([HOLES[0], PARTS[0]]))
-    np.testing.assert_array_equal(found, [[-1] * 4, np.nanargmax(PARTS[0], axis=1)])  # of the first NumPy raises
+    assert_same(lambda x: (np.nanargmax(x), np.nanargmin(x)), np.array([3, 1, 2]))
+    found = wichi.jit(lambda x: (np.nanargmax(x), np.nanargmin(-x)))(np.array([np.nan, -np.inf]))
+    assert found == (1, 1)  # NumPy leaves open which of the two
+
+
+def test_positions_where_there_is_no_number():
+    x = np.stack([HOLES[0] * np.nan, PARTS[0]])
+    for position in (np.nanargmax, np.nanargmin):
+        f = wichi.jit(lambda x, position=position: position(x, axis=2))
+        for again in (f, f, wichi.vmap(lambda x, position=position: position(x, axis=1))):
+            with pytest.raises(ValueError, match=rf"W206\] np.{position.__name__}: all .* nan(.*\n)*.*test_nan.py"):
+                again(x)
+            np.testing.assert_array_equal(again(PARTS), position(PARTS, axis=2))
+        with wichi.debug(), pytest.raises(ValueError, match="all numbers of a line are nan"):
+            f(x)
+        with pytest.raises(ValueError, match="all numbers of a line are nan"):
+            wichi.scan(lambda c, row, position=position: (c, position(row)), 0.0, x[:, 0])
+
+
+def test_positions_inside_njit():
+    f = wichi.njit(np.nanargmax, np.ones(3))
+    assert f(np.array([np.nan, 2.0, 1.0])) == 1
+    with pytest.raises(RuntimeError, match="nanargmax: all numbers of a line are nan"):
+        f(np.full(3, np.nan))
 
 
 @pytest.mark.parametrize("kind", ["f8", "nan", "nan f4", "i8"])

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import wichi
 import wichi.numpy as wnp
-from wichi.errors import ConditionError, IndexRangeError, MissingRuleError, PlainArrayError, ShapeError
+from wichi.errors import ConditionError, IndexRangeError, MissingRuleError, PlainArrayError, PlainFloatError, ShapeError
 
 rng = np.random.default_rng(0)
 F = rng.standard_normal((3, 4))
@@ -131,6 +131,9 @@ CASES: list[tuple[str, Any, tuple[Any, ...]]] = [
     *((f"pad-{m}", (lambda m: lambda x: np.pad(x, 2, mode=m))(m), (F,)) for m in ("edge", "reflect", "symmetric", "wrap")),
     ("tril", lambda x: np.tril(x, -1), (F,)), ("triu", np.triu, (T3,)), ("diag", np.diag, (V,)), ("diag-k", lambda x: np.diag(x, -2), (V,)),
     ("diag-2d", lambda x: np.diag(x, 1), (F,)), ("diagonal", np.diagonal, (T3,)), ("trace", np.trace, (F,)),
+    ("trace-offset", lambda x: np.trace(x, 1), (F,)), ("trace-method", lambda x: x.trace(), (F,)), ("trace-axes", lambda x: x.trace(-1, 2, 1), (T3,)),
+    ("tril-vector", lambda x: np.tril(x, 1), (V,)), ("triu-vector", np.triu, (V,)), ("triu-3d", lambda x: np.triu(x, -1), (T3,)),
+    *((f"{n}-number", (lambda n, a: lambda x: getattr(np, n)(np.sin(x), axis=a))(n, a), (S,)) for n in ("cumsum", "cumprod", "nancumsum") for a in (None, 0, -1)),
     ("take", lambda x: np.take(x, [2, 0, -1], axis=1), (F,)), ("take-flat", lambda x: np.take(x, [[5, 1]]), (F,)),
     ("take_along_axis", lambda x: np.take_along_axis(x, np.argsort(F, 1), 1), (F,)), ("meshgrid", lambda x, y: np.meshgrid(x, y)[0], (V, V[:3])),
     ("zeros_like", lambda x: np.zeros_like(x) + x, (F,)), ("ones_like", lambda x: np.ones_like(x) * x, (G,)), ("full_like", lambda x: np.full_like(x, 3) + x, (I,)),
@@ -156,6 +159,9 @@ CASES: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("astype-int", lambda x: x.astype(int), (F,)), ("linalg-scalar", lambda x: x * np.pi + np.e, (S,)), ("python-float", lambda x: x * 2, (3.0,)),
     ("python-int", lambda x: x * 2, (3,)), ("python-bool", lambda x: x * 2, (True,)), ("rsub", lambda x: 1 - x, (I,)), ("rpow", lambda x: 2.0**x, (F,)),
     ("round-builtin", lambda x: abs(x), (F,)), ("empty-sum", lambda x: x[:0].sum(), (F,)), ("empty-mul", lambda x: x[:0] * 2, (F,)),
+    ("logaddexp.reduce", np.logaddexp.reduce, (F,)), ("logaddexp.reduce-axis", lambda x: np.logaddexp.reduce(x, axis=1, keepdims=True), (G,)),
+    ("add.reduce-initial", lambda x: np.add.reduce(x, axis=1, initial=3.0, where=B), (F,)), ("maximum.reduce-initial", lambda x: np.maximum.reduce(x, initial=0.5), (F,)),
+    ("hypot.outer", np.hypot.outer, (V, F)), ("less.outer", np.less.outer, (V, V[:3])),
     ("add.reduce", np.add.reduce, (F,)), ("add.outer", np.add.outer, (V, V)), ("maximum.reduce", np.maximum.reduce, (F,)),
     ("zero-d", lambda x: np.sin(x)[()], (S,)), ("logsumexp", lambda x: wnp.logsumexp(x, 1), (F,)), ("wnp.array", lambda x: wnp.array([[x, 1.0], [2.0, x]]), (S,)),
 ]  # fmt: skip
@@ -223,7 +229,12 @@ def test_broadcasting_and_promotion_are_numpys(shapes: Any, a: str, b: str) -> N
         (lambda x: x[[0, 5]], IndexRangeError, "Index 5"),
         (lambda x: x[x > 0], ConditionError, "np.where"),
         (lambda x: np.max(x[:0]), ShapeError, "empty axis"),
-        (lambda x: np.unwrap(x), MissingRuleError, "np.unwrap"),
+        (lambda x: np.argmax(x[:0]), ShapeError, "np.argmax of an empty axis"),
+        (lambda x: np.nanargmin(x[:, :0], axis=1), ShapeError, "np.nanargmin of an empty axis"),
+        (lambda x: x.tolist(), PlainFloatError, "list(x), its rows"),
+        (lambda x: np.tril(x[0, 0]), ShapeError, "at least one axis"),
+        (lambda x: np.vecdot(x, x[0, :3]), ShapeError, "vecdot of shapes (3, 4) and (3,)"),
+        (lambda x: np.i0(x), MissingRuleError, "np.i0"),
         (lambda x: np.array([x, x]), PlainArrayError, "np.stack([x, x])"),
     ],
 )

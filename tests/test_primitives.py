@@ -29,7 +29,7 @@ CASES = [
 _LIBRARY = {
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan",
     "arctan2", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "erf", "erfc", "pow", "matmul",
-    "solve", "solve_triangular", "cholesky", "slogdet",
+    "solve", "solve_triangular", "cholesky", "slogdet", "eigh", "qr", "svd",
 }  # fmt: skip
 
 

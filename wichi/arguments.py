@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wichi import pytree
-from wichi.errors import ArgumentError, DtypeError
+from wichi.errors import ArgumentError, DtypeError, IntegerRangeError
 from wichi.numpy._masked import MaskedPart
 from wichi.ops.shaping import cast
 from wichi.trace import frames
@@ -50,6 +50,13 @@ def leaf_aval(x: Any) -> Aval:
     if isinstance(x, Boxed):
         return x.aval
     if isinstance(x, bool | int | float):
+        if type(x) is int and not -(2**63) <= x < 2**63:
+            raise IntegerRangeError(
+                f"The Python integer {x} does not fit int64.",
+                at=frames.describe(frames.user_where()),
+                because="what a function is called with, and what it returns, are arrays and numbers of NumPy's dtypes",
+                fix="make it a float, float(n), or close over it",
+            )
         return Aval((), np.dtype(type(x)), not isinstance(x, bool))
     raise TypeError(f"{type(x).__name__} is not an array or a number")
 

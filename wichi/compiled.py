@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from wichi import pytree
+from wichi import pytree, randomness
 from wichi.arguments import check_results, donations, explain_leaves, input_names, leaf_aval
 from wichi.config import config
 from wichi.errors import ArgumentError, MissingRuleError, WichiError
@@ -25,7 +25,7 @@ from wichi.trace.dims import FreeSizes, free_sizes
 from wichi.trace.evaluate import evaluate
 from wichi.trace.ir import Aval, Const, Graph
 from wichi.trace.sources import python_of
-from wichi.trace.tracer import Tracer, trace
+from wichi.trace.tracer import Tracer, is_tracing, trace
 from wichi.traces import CompiledTrace, Memory, Rewrite, Runnable, Signature
 from wichi.travel import Portable, wraps
 
@@ -335,6 +335,7 @@ class Transformed(Portable, Generic[P, R]):
             return results
 
         path = Path(leaves)
+        drawn = None if is_tracing() else randomness.position()
         sizes = [Aval((), np.dtype("i8"), True) for _ in free.lengths] if free is not None else []
         traced = trace(
             flat,
@@ -343,6 +344,8 @@ class Transformed(Portable, Generic[P, R]):
             concretise=path.concretise if guarded else None,
             extra=path.answers,
         )
+        if drawn is not None:
+            randomness.tell_if_moved(drawn, self.__wrapped__, self._name)
         names = (*input_names(self.__wrapped__, treedef), *(free.lengths if free is not None else ()))
         graph = Graph(traced.graph.ins, traced.graph.eqns, traced.graph.outs, names)
         outermost = not traced.captured and not any(isinstance(x, Tracer) for x in leaves)

@@ -332,7 +332,7 @@ def _closed_over(rules: Sequence[Callable[..., Any]]) -> list[Tracer]:
         for dependency in dependencies(rule):
             value = dependency.read()
             if isinstance(value, Tracer | dict | list | tuple):
-                found |= {id(x): x for x in pytree.leaves(value) if isinstance(x, Tracer) and x.trace.active}
+                found |= {id(x): x for x in pytree.leaves(value) if isinstance(x, Tracer) and x.run.active}
     return list(found.values())
 
 

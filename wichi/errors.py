@@ -85,7 +85,7 @@ class MissingRuleError(WichiError, TypeError, NotImplementedError):
     """A NumPy function that wichi does not know was called on a traced value.
 
     >>> def f(x):
-    ...     return np.ldexp(x, 3)  # fails, and says what to write: x * 2.0**3
+    ...     return np.nonzero(x)  # fails, and says what to write: np.where(mask, x, 0) keeps the shape
     """
 
     code = "W201"
@@ -152,6 +152,16 @@ class IndexRangeError(WichiError, IndexError):
     code = "W207"
 
 
+class IntegerRangeError(WichiError, OverflowError):
+    """A Python integer that the dtype it takes does not hold.
+
+    >>> np.ones(3, np.uint8) + 300  # fails
+    >>> np.ones(3, np.uint8).astype(int) + 300  # works
+    """
+
+    code = "W209"
+
+
 class InPlaceError(WichiError, RuntimeError):
     """An eager value that ``backward`` still needs was changed in place.
 
@@ -184,7 +194,7 @@ class LoopError(WichiError, MemoryError, ValueError):
 
 
 class SingularError(WichiError, LinAlgError):
-    """A matrix that is singular, or not positive definite where it must be.
+    """A matrix that is singular, or not positive definite where it must be, or whose eigenvalues are not found.
 
     >>> np.linalg.solve(np.zeros((2, 2)), np.ones(2))  # fails
     >>> np.linalg.solve(np.eye(2), np.ones(2))  # works

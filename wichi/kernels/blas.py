@@ -17,7 +17,9 @@ import numpy as np
 from wichi.errors import KernelError
 from wichi.kernels.once import once
 
-_LAPACK = tuple(f"{kind}{name}" for name in ("getrf", "getrs", "potrf") for kind in "ds")
+_LAPACK = tuple(
+    f"{kind}{name}" for name in ("getrf", "getrs", "potrf", "syevd", "geqrf", "orgqr", "gesdd") for kind in "ds"
+)
 ROUTINES = tuple(f"{kind}{name}" for name in ("gemm", "gemv", "trsm") for kind in "ds") + _LAPACK
 
 

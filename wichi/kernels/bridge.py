@@ -20,6 +20,7 @@ from numba.np.numpy_support import from_dtype
 
 from wichi.errors import DtypeError
 from wichi.kernels import link, slots
+from wichi.kernels.plans import FAILURES
 from wichi.kernels.program import dense
 from wichi.trace import frames
 from wichi.trace.dims import Terms
@@ -97,7 +98,7 @@ def numba_function(
     given += "room, " if callee.names else "None, "
     kind, what = "IndexError", "an index is outside its axis"
     if any(failure != "index" for failure, _ in plan.failures):
-        kind, what = "RuntimeError", "an equation failed: " + ", ".join(sorted({f for f, _ in plan.failures}))
+        kind, what = "RuntimeError", "; or ".join(sorted({FAILURES[f] for f, _ in plan.failures}))
     lines += [
         f"    if arena > {_ON_STACK}:",
         f"        answer = run({given}empty(arena + 64, uint8))",

@@ -16,7 +16,7 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 # Arguments by kind. t, s, u, d: the flags of transposing, side, triangle and diagonal; i: an integer; n: a number;
 # a: an array. CBLAS takes all but arrays by value, and the order of storage in front.
 _BLAS = {"gemm": "ttiiinaiainai", "gemv": "tiinaiainai", "trsm": "sutdiinaiai"}
-_LAPACK = {"getrf": 0, "getrs": 1, "potrf": 1}  # how many flags
+_LAPACK = {"getrf": 0, "getrs": 1, "potrf": 1, "syevd": 2, "geqrf": 0, "orgqr": 0, "gesdd": 1}  # how many flags
 _COLUMN_MAJOR = 102
 _FLAGS = {"t": ("N", 111, 112), "s": ("L", 141, 142), "u": ("U", 121, 122), "d": ("N", 131, 132)}  # of cblas.h
 

@@ -12,6 +12,19 @@ from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.callbacks import HostFunction
 from wichi.trace.ir import Atom, Aval, Eqn
 
+# What may fail while a program runs, in words for C and for functions inside @njit, which know no exceptions of ours.
+FAILURES = {
+    "index": "an index is outside its axis",
+    "singular": "a matrix is singular",
+    "nans": "all numbers of a line are nan",
+    "definite": "a matrix is not positive definite",
+    "converged": "eigenvalues do not converge",
+    "deficient": "a matrix has less than full rank",
+    "unfound": "singular values do not converge",
+    "host": "a Python function raised an exception",
+    "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",
+}
+
 
 @dataclass(slots=True)
 class Step:

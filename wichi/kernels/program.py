@@ -188,6 +188,14 @@ def dense(x: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return np.require(x, dtype, ["C", "A"])
 
 
+_FAULTS = {
+    "singular": "a matrix is singular",
+    "definite": "a matrix is not positive definite",
+    "converged": "the eigenvalues do not converge",
+    "unfound": "the singular values do not converge",
+}
+
+
 def _failed(what: str, eqn: Eqn) -> None:
     where = frames.describe(eqn.where)
     if what == "index":
@@ -202,9 +210,22 @@ def _failed(what: str, eqn: Eqn) -> None:
         error = eqn.params["function"].error()
         if error is not None:
             raise error
-    if what in ("singular", "definite"):
-        fault = "is singular" if what == "singular" else "is not positive definite"
-        raise SingularError(f"{eqn.prim.name}: a matrix {fault}.", at=where)
+    if what == "deficient":
+        raise SingularError(
+            "least squares: a matrix has less than full rank.",
+            at=where,
+            because="many solutions are equally good, and they have no derivative",
+            fix="leave out columns that others make up, or add rows: 1e-6 * np.eye(n), against zeros",
+        )
+    if what in _FAULTS:
+        raise SingularError(f"{eqn.prim.name}: {_FAULTS[what]}.", at=where)
+    if what == "nans":
+        raise ArgumentError(
+            f"np.{eqn.prim.name}: all numbers of a line are nan.",
+            at=where,
+            because="none of them is the largest or the smallest",
+            fix="put a number in their place first: np.argmax(np.nan_to_num(x, nan=-np.inf))",
+        )
     if what == "tape":
         raise LoopError(
             f"The way back through this {eqn.prim.name.split('_')[0]} loop needs more memory than"

@@ -30,6 +30,30 @@ HELPERS = {
     """The lower triangle of rows."""
     lower = matrix(a, 0, n, n, lead, False)
     lower[...] = np.linalg.cholesky(lower)''',
+    "syevd": '''def syevd(job, triangle, n, a, lead, values, work, work_size, numbers, numbers_size):
+    """Eigenvalues, and with job V the vectors in the place of the matrix, as columns."""
+    columns = matrix(a, 0, n, n, lead, True)
+    values[:n], vectors = np.linalg.eigh(columns, triangle)
+    if job == "V":
+        columns[...] = vectors''',
+    "geqrf": '''def geqrf(m, n, a, lead, scales, work, work_size):
+    """The factors of Q and R in the place of the matrix (columns)."""
+    h, scales[:n] = np.linalg.qr(matrix(a, 0, m, n, lead, True), "raw")
+    matrix(a, 0, m, n, lead, True)[...] = h.T''',
+    "orgqr": '''def orgqr(m, n, count, a, lead, scales, work, work_size):
+    """Q from its factors, in their place."""
+    from scipy.linalg import lapack
+
+    kind = lapack.dorgqr if a.dtype == np.float64 else lapack.sorgqr
+    columns = matrix(a, 0, m, n, lead, True)
+    columns[...] = kind(columns, scales[:count])[0]''',
+    "gesdd": '''def gesdd(job, m, n, a, lead, s, u, u_lead, vt, vt_lead, work, work_size, numbers):
+    """Singular values, and with job S the vectors that belong to them (columns)."""
+    count = min(m, n)
+    left, s[:count], right = np.linalg.svd(matrix(a, 0, m, n, lead, True), full_matrices=False)
+    if job == "S":
+        matrix(u, 0, m, count, u_lead, True)[...] = left
+        matrix(vt, 0, count, n, vt_lead, True)[...] = right''',
     "trsm": '''def trsm(side, triangle, trans, diagonal, m, n, scale, a, lead, b, b_lead):
     """X A = B of columns, which is A X = B of rows with the other triangle."""
     rows = matrix(a, 0, n, n, lead, False)

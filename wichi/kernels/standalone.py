@@ -16,7 +16,7 @@ from llvmlite import ir
 from wichi.errors import ArgumentError
 from wichi.kernels import link, open_blas
 from wichi.kernels.emit_parts import emit_program
-from wichi.kernels.plans import Plan
+from wichi.kernels.plans import FAILURES, Plan
 from wichi.kernels.program import dense
 from wichi.kernels.writer import INTERRUPT_CHECK
 from wichi.trace.callbacks import HostFunction
@@ -26,13 +26,6 @@ _I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.Double
 _BYTES = _I8.as_pointer()
 _ON_STACK = 1 << 14  # bytes of working memory that a call takes from its stack
 _NO_MEMORY = -2
-_FAILURES = {
-    "index": "an index is outside its axis",
-    "singular": "a matrix is singular",
-    "definite": "a matrix is not positive definite",
-    "host": "a Python function raised an exception",
-    "tape": "the way back through a loop needs more memory than there is, or than wichi.config.tape_bytes",
-}
 STYLES = ("pointers", "scalars", "vector", "filter")
 
 
@@ -174,7 +167,7 @@ def header(name: str, plan: Plan, names: Sequence[str], left_open: Sequence[str]
     lines = [f"const {c_type(a.dtype)} *{n}" for n, a in zip(names, plan.inputs, strict=False)]
     lines += [f"{c_type(a.dtype)} *{n}" for n, a in zip(names[len(plan.inputs) :], plan.outputs, strict=True)]
     failures = [
-        f"   {i}: {_FAILURES[what]} ({eqn.prim.name}{_of_line(eqn)})" for i, (what, eqn) in enumerate(plan.failures, 1)
+        f"   {i}: {FAILURES[what]} ({eqn.prim.name}{_of_line(eqn)})" for i, (what, eqn) in enumerate(plan.failures, 1)
     ]
     text = [
         "/* Written by wichi. Arrays are dense, in C order, of the sizes below; none may overlap a result.",

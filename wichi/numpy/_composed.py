@@ -14,7 +14,7 @@ from wichi.numpy._indexing import index
 from wichi.numpy._promote import Array, as_value, cast_to, public
 from wichi.numpy._shaping import concatenate, expand_dims, pad, ravel, stack, swapaxes
 from wichi.trace import frames
-from wichi.trace.primitive import aval_of, shape_of
+from wichi.trace.primitive import shape_of
 
 
 @public(np.select)
@@ -107,31 +107,32 @@ def convolve(a: Array, v: Array, mode: str = "full") -> Array:
 
 
 @public(np.cov)
-def cov(m: Array, y: Array = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
-    """As ``numpy.cov``, without weights."""
-    x = _observations(m, y, rowvar)
+def cov(
+    m: Array, y: Array = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None, *, dtype: Any = None
+) -> Array:
+    """As ``numpy.cov``, without ``fweights`` and ``aweights``."""
+    x = _observations(m, y, rowvar, dtype)
     count = shape_of(x)[1]
-    free = (0 if bias else 1) if ddof is None else ddof
+    free = min((0 if bias else 1) if ddof is None else ddof, count)
     centred = pw.subtract(x, _reducing.mean(x, 1, keepdims=True))
     found = pw.divide(_products.matmul(centred, swapaxes(centred, 0, 1)), float(count - free))
     return index(found, (0, 0)) if shape_of(found) == (1, 1) else found
 
 
 @public(np.corrcoef)
-def corrcoef(x: Array, y: Array = None, rowvar: bool = True) -> Array:
-    c = cov(x, y, rowvar)
+def corrcoef(x: Array, y: Array = None, rowvar: bool = True, *, dtype: Any = None) -> Array:
+    c = cov(x, y, rowvar, dtype=dtype)
     if not shape_of(c):
         return pw.divide(c, c)
     spread = pw.sqrt(index(c, (np.arange(shape_of(c)[0]),) * 2))
-    return pw.divide(c, pw.multiply(expand_dims(spread, 1), spread))
+    return pw.clip(pw.divide(pw.divide(c, expand_dims(spread, 1)), spread), -1, 1)  # which rounding may leave
 
 
-def _observations(m: Array, y: Array | None, rowvar: bool) -> Array:
-    """One row a variable."""
+def _observations(m: Array, y: Array | None, rowvar: bool, dtype: Any) -> Array:
+    """One row a variable, in float64 where no dtype is asked for, as in NumPy."""
 
     def rows(v: Array) -> Array:
-        v = as_value(v)
-        v = v if aval_of(v).dtype.kind == "f" else cast_to(v, np.dtype(float))
+        v = cast_to(as_value(v), np.dtype(dtype or float))
         if len(shape_of(v)) == 1:
             return stack([v])
         return v if rowvar or shape_of(v)[0] == 1 else swapaxes(v, 0, 1)

@@ -26,8 +26,9 @@ def cumprod(a: Array, axis: int | None = None, dtype: Any = None, out: Any = Non
     _reducing._plain_options("cumprod", out=out)
     a = as_value(a)
     a = cast_to(a, _reducing._sum_dtype(a, dtype))
-    if axis is None:
-        a, axis = ravel(a), 0
+    if axis is None or not shape_of(a):
+        axis = axis_in(axis or 0, 1)
+        a = ravel(a)
     axis = axis_in(axis, len(shape_of(a)))
     if not aval_of(a).size:
         return a

@@ -10,9 +10,10 @@ from wichi.errors import ShapeError
 from wichi.numpy import _pointwise as pw
 from wichi.numpy._composed import convolve
 from wichi.numpy._indexing import index
-from wichi.numpy._promote import Array, as_value, axes_in, cast_to, is_boxed, public
-from wichi.numpy._reducing import diff
+from wichi.numpy._promote import Array, as_value, axes_in, axis_in, cast_to, is_boxed, public, result_type
+from wichi.numpy._reducing import cumsum, diff
 from wichi.numpy._shaping import concatenate, moveaxis, ravel, reshape, stack
+from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.primitive import aval_of, shape_of
 
@@ -215,3 +216,26 @@ def polyint(p: Array, m: int = 1, k: Array = None) -> Array:
         terms = pw.divide(p, np.arange(shape_of(p)[0], 0, -1))
         p = concatenate([terms, index(constants, slice(i, i + 1))])
     return p
+
+
+# --- angles that go round and round --------------------------------------------------------------------------------
+@public(np.unwrap)
+def unwrap(p: Array, discont: Any = None, axis: int = -1, *, period: Array = 2 * np.pi) -> Array:
+    p = as_value(p)
+    axis = axis_in(axis, len(shape_of(p)))
+    steps = diff(p, axis=axis)
+    dtype = result_type(p, period)
+    whole = dtype.kind in "iu"
+    half = period // 2 if whole else period / 2
+    short = pw.subtract(pw.remainder(pw.add(steps, half), period), half)  # from -half to before half
+    if not whole or is_boxed(period) or period % 2 == 0:  # a step of half a period keeps its direction
+        at_half = pw.logical_and(pw.equal(short, -half), pw.greater(steps, 0))
+        if whole and is_boxed(period):
+            at_half = pw.logical_and(at_half, pw.equal(pw.remainder(period, 2), 0))
+        short = pw.where(at_half, half, short)
+    jumps = pw.where(pw.less(pw.absolute(steps), half if discont is None else discont), 0, pw.subtract(short, steps))
+    if is_boxed(jumps) and not is_boxed(period):
+        jumps = shaping.stop_gradient(jumps)  # whole periods
+    lead = (slice(None),) * axis
+    start = cast_to(index(p, (*lead, slice(0, 1))), dtype)
+    return concatenate([start, pw.add(index(p, (*lead, slice(1, None))), cumsum(jumps, axis))], axis)

@@ -27,10 +27,42 @@ def index(x: Array, item: Any) -> Array:
         x = np.asarray(x)
     if isinstance(item, Tracer) and item.dtype.kind == "b" and item.shape and item.shape == shape_of(x)[: item.ndim]:
         return MaskedPart(x, item)
+    x, item = without_flags(x, item)
     parts = expanded(item, shape_of(x))
     arrays = [k for k, part in enumerate(parts) if isinstance(part, Boxed | np.ndarray)]
     x, kept = _sliced(x, parts)
     return _gathered(x, parts, kept, arrays) if arrays else x
+
+
+def _is_flag(part: Any) -> bool:
+    """Whether a part of an index is a single plain bool."""
+    return isinstance(part, bool | np.bool_) or (
+        isinstance(part, np.ndarray) and part.dtype.kind == "b" and not part.ndim
+    )
+
+
+def has_flags(item: Any) -> bool:
+    """Whether an index holds single plain bools, as ``x[True]`` does."""
+    return any(map(_is_flag, item)) if isinstance(item, tuple) else _is_flag(item)
+
+
+def without_flags(x: Array, item: Any) -> tuple[Array, Any]:
+    """``x[True]`` adds an axis of one, and ``x[False]`` of none: a new axis, and an array that indexes it."""
+    if not has_flags(item):
+        return x, item
+    items = item if isinstance(item, tuple) else (item,)
+    axes: list[Any] = []
+    for part in items:
+        if _is_flag(part):
+            axes.append(None)
+        elif part is Ellipsis:
+            axes.append(part)
+        elif part is not None:
+            part = as_value(part) if isinstance(part, list) else part
+            mask = isinstance(part, np.ndarray) and part.dtype.kind == "b"
+            axes += [slice(None)] * (part.ndim if mask else 1)
+    flags = tuple(np.arange(int(part)) if _is_flag(part) else part for part in items)
+    return index(x, tuple(axes)), flags
 
 
 def expanded(item: Any, shape: tuple[int, ...]) -> list[Any]:
@@ -55,8 +87,6 @@ def expanded(item: Any, shape: tuple[int, ...]) -> list[Any]:
                     f"only integers, slices, ellipsis, None and integer or boolean arrays index, not {aval_of(part)}"
                 )
             parts.append(part)
-        elif isinstance(part, bool | np.bool_):
-            parts += _mask(np.asarray(part))
         elif part is None or part is Ellipsis or isinstance(part, slice):
             parts.append(part)
         else:

@@ -12,8 +12,8 @@ from wichi.numpy import _pointwise as pw
 from wichi.numpy._indexing import index
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to, is_boxed, public
 from wichi.numpy._shaping import reshape
-from wichi.ops import sorting
-from wichi.trace.primitive import aval_of, shape_of
+from wichi.ops import reducing, sorting
+from wichi.trace.primitive import Primitive, aval_of, shape_of
 
 _NAN = float("nan")
 
@@ -117,6 +117,7 @@ def nanstd(
     correction: Any = None,
     **rest: Any,
 ) -> Array:
+    """As ``numpy.nanstd``; see ``nanvar``."""
     return pw.sqrt(nanvar(a, axis, dtype, out, ddof, keepdims, where=where, correction=correction, **rest))
 
 
@@ -146,25 +147,21 @@ def _extremum(function: Any, extremum: Callable[..., Array], instead: float) -> 
 nanmax, nanmin = _extremum(np.nanmax, _reducing.max, -np.inf), _extremum(np.nanmin, _reducing.min, np.inf)
 
 
-def _position(function: Any, position: Callable[..., Array], instead: float) -> Callable[..., Any]:
+def _position(function: Any, numbers: Callable[..., Array], prim: Primitive) -> Callable[..., Any]:
     name = function.__name__
+    of_floats = _reducing.position(function, prim)
 
     def find(a: Array, axis: int | None = None, out: Any = None, *, keepdims: Any = False) -> Array:
         a = as_value(a)
-        found = position(_without(a, instead), axis, out, keepdims=_flag(keepdims))
-        if not _sorting.is_float(a):
-            return found
-        return pw.where(pw.greater(_counts(a, axis, _flag(keepdims)), 0), found, -1)
+        return (of_floats if _sorting.is_float(a) else numbers)(a, axis, out, keepdims=_flag(keepdims))
 
     find.__name__ = name
-    find.__doc__ = (
-        f"As ``numpy.{name}``, but -1 where all are nan, as in JAX: compiled code cannot raise for some lines."
-    )
+    find.__doc__ = f"As ``numpy.{name}``; beside nan an infinity counts as a number, which NumPy leaves open."
     return public(function)(find)
 
 
-nanargmax = _position(np.nanargmax, _reducing.argmax, -np.inf)
-nanargmin = _position(np.nanargmin, _reducing.argmin, np.inf)
+nanargmax = _position(np.nanargmax, _reducing.argmax, reducing.nanargmax)
+nanargmin = _position(np.nanargmin, _reducing.argmin, reducing.nanargmin)
 
 
 # --- sums and products so far -----------------------------------------------------------------------------------------

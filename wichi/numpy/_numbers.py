@@ -1,4 +1,4 @@
-"""More functions of single numbers: shifts of bits, roundings, kinds of infinity."""
+"""More functions of single numbers: parts and powers of 2, shifts of bits, roundings, kinds of infinity."""
 
 from __future__ import annotations
 
@@ -41,6 +41,36 @@ def angle(z: Array, deg: bool = False) -> Array:
     return pw.multiply(found, 180 / np.pi) if deg else found
 
 
+# --- parts of floats -----------------------------------------------------------------------------------------------
+def modf(x: Array) -> tuple[Array, Array]:
+    """As ``numpy.modf``: what is behind the point, and the whole number, both with the sign of ``x``."""
+    x = as_value(x)
+    x = cast_to(x, resolve(np.fabs, [aval_of(x)])[1])  # the same dtypes; NumPy is not asked about two results
+    below = pw.signbit(x)
+    size = pw.where(below, pw.negative(x), x)
+    rest = pw.where(pw.isinf(x), aval_of(x).dtype.type(0), pw.subtract(size, pw.floor(size)))
+    return pw.where(below, pw.negative(rest), rest), pw.trunc(x)
+
+
+def ldexp(x1: Array, x2: Array) -> Array:
+    """As ``numpy.ldexp``: ``x1 * 2**x2``, rounded once, where ``2**x2`` has no float too."""
+    x1, x2 = as_value(x1), as_value(x2)
+    (dtype, exponent), _ = resolve(np.ldexp, [aval_of(x1), aval_of(x2)])
+    info = np.finfo(dtype)
+    least, most = int(info.minexp), int(info.maxexp) - 1
+    # A step down that leaves so much to go that what it rounds off among the subnormal numbers is lost anyway.
+    step = least + info.nmant + 1
+    powers = np.ldexp(dtype.type(1), np.arange(least, most + 1))
+    rest = cast_to(cast_to(x2, exponent), np.dtype("i8"))
+    found = cast_to(x1, dtype)
+    for last in (False, False, True):
+        part = pw.clip(rest, least, most) if last else pw.where(pw.less(rest, least), step, pw.minimum(rest, most))
+        place = pw.subtract(part, least)
+        found = pw.multiply(found, index(powers, place if is_boxed(place) else np.asarray(place)))
+        rest = pw.subtract(rest, part)
+    return found
+
+
 # --- shifts: products with powers of 2, which wrap as shifts do ----------------------------------------------------
 def _shifted(ufunc: np.ufunc, x1: Array, x2: Array) -> tuple[Array, Array, Array, int]:
     """Both in NumPy's dtype; 2 to the power of the second, where it is in range, and whether it is; how many bits."""
@@ -78,5 +108,6 @@ def _ufunc(ufunc: np.ufunc, ours: Any) -> Any:
     return UFUNCS[ufunc]
 
 
+modf, ldexp = _ufunc(np.modf, modf), _ufunc(np.ldexp, ldexp)
 left_shift, right_shift = _ufunc(np.left_shift, left_shift), _ufunc(np.right_shift, right_shift)
 bitwise_left_shift, bitwise_right_shift = left_shift, right_shift

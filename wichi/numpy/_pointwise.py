@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import DtypeError
+from wichi.numpy._comparing import COMPARISONS, compared
 from wichi.numpy._promote import (
     Array,
     as_value,
@@ -25,15 +26,14 @@ from wichi.numpy._promote import (
 from wichi.ops import pointwise as table
 from wichi.ops import shaping
 from wichi.trace import frames
-from wichi.trace.primitive import Primitive, aval_of
+from wichi.trace.primitive import Primitive, aval_of, shape_of
 from wichi.trace.tracer import Tracer, concrete
 
 _ROWS: dict[str, Primitive] = {
     "add": table.add, "subtract": table.sub, "multiply": table.mul, "divide": table.div, "negative": table.neg,
     "floor_divide": table.floordiv, "remainder": table.mod, "absolute": table.abs_, "sign": table.sign,
     "square": table.square, "floor": table.floor, "ceil": table.ceil, "trunc": table.trunc, "rint": table.rint,
-    "maximum": table.maximum, "minimum": table.minimum, "equal": table.eq, "not_equal": table.ne, "less": table.lt,
-    "less_equal": table.le, "greater": table.gt, "greater_equal": table.ge, "bitwise_and": table.and_,
+    "maximum": table.maximum, "minimum": table.minimum, **COMPARISONS, "bitwise_and": table.and_,
     "bitwise_or": table.or_, "bitwise_xor": table.xor, "invert": table.not_, "exp": table.exp, "exp2": table.exp2,
     "expm1": table.expm1, "log": table.log, "log2": table.log2, "log10": table.log10, "log1p": table.log1p,
     "sqrt": table.sqrt, "cbrt": table.cbrt, "sin": table.sin, "cos": table.cos, "tan": table.tan,
@@ -41,8 +41,7 @@ _ROWS: dict[str, Primitive] = {
     "sinh": table.sinh, "cosh": table.cosh, "tanh": table.tanh, "arcsinh": table.arcsinh, "arccosh": table.arccosh,
     "arctanh": table.arctanh,
 }  # fmt: skip
-_COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
-_ROUNDING = {"floor", "ceil", "trunc", "rint"}
+_KEEPING = {"absolute", "floor", "ceil", "trunc", "rint"}  # what some integers already are
 
 
 def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
@@ -52,15 +51,11 @@ def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
         if kwargs:
             _no_options(name, kwargs)
         args = tuple([as_value(a) for a in args])
-        if name in _COMPARISONS:
-            mixed = _mixed_signs(name, *args)
-            if mixed is not None:
-                return mixed
-        if (
-            name in _ROUNDING
-            and aval_of(args[0]).dtype.kind in "iub"
-            and resolve(ufunc, [aval_of(args[0])])[1].kind != "f"
-        ):
+        if name in COMPARISONS:
+            found = compared(name, *args)
+            if found is not None:
+                return found
+        if name in _KEEPING and _changes_nothing(ufunc, args[0]):
             return positive(args[0])
         return pointwise(ufunc, prim, *args)
 
@@ -68,24 +63,18 @@ def _from_row(ufunc: np.ufunc, prim: Primitive) -> Callable[..., Any]:
     return public(ufunc)(function)
 
 
+def _changes_nothing(ufunc: np.ufunc, x: Array) -> bool:
+    """Whether ``x`` is an integer, which is rounded already, or a bool, which has no sign."""
+    kind = aval_of(x).dtype.kind
+    if ufunc is np.absolute:
+        return kind == "b"
+    return kind in "iub" and resolve(ufunc, [aval_of(x)])[1].kind != "f"
+
+
 def _no_options(name: str, options: dict[str, Any]) -> None:
     given = {k for k, v in options.items() if v is not None and not (k == "where" and v is True)}
     if given:
         raise TypeError(f"np.{name} on a value inside a transform does not take {', '.join(sorted(given))}")
-
-
-def _mixed_signs(name: str, x: Array, y: Array) -> Array | None:
-    """int64 against uint64, compared exactly as NumPy does: a negative number is below every unsigned one."""
-    kinds = aval_of(x).dtype.kind + aval_of(y).dtype.kind
-    if kinds not in ("iu", "ui") or aval_of(x).weak or aval_of(y).weak:
-        return None
-    if kinds == "ui":
-        mirrored = {"less": "greater", "greater": "less", "less_equal": "greater_equal", "greater_equal": "less_equal"}
-        return _mixed_signs(mirrored.get(name, name), y, x)
-    u8 = np.dtype("u8")
-    below = pointwise(np.less, table.lt, x, 0)
-    alike = pointwise(getattr(np, name), _ROWS[name], cast_to(x, u8), cast_to(y, u8))
-    return where(below, name in ("less", "less_equal", "not_equal"), alike)
 
 
 UFUNCS: dict[np.ufunc, Callable[..., Any]] = {getattr(np, n): _from_row(getattr(np, n), p) for n, p in _ROWS.items()}
@@ -130,7 +119,8 @@ def positive(x: Array) -> Array:
 
 @_composed(np.reciprocal)
 def reciprocal(x: Array) -> Array:
-    return divide(1, x) if aval_of(x).dtype.kind == "f" else floor_divide(1, x)
+    x = cast_to(x, resolve(np.reciprocal, [aval_of(x)])[1])
+    return divide(1, x) if aval_of(x).dtype.kind == "f" else where(equal(absolute(x), 1), x, 0)
 
 
 @_composed(np.power)
@@ -139,6 +129,8 @@ def power(x: Array, y: Array) -> Array:
     exponent = concrete(y)
     (dtype, y_dtype), _ = resolve(np.power, [aval_of(x), aval_of(y)])
     if dtype.kind != "f":
+        if exponent is not None and aval_of(y).weak and int(exponent) >= 0:
+            cast_to(int(exponent), y_dtype)  # refuses what NumPy does
         return _integer_power(cast_to(x, dtype), exponent)
     if exponent is not None and not isinstance(exponent, np.ndarray):
         return table.pow_(cast_to(x, dtype), y_dtype.type(exponent))
@@ -324,10 +316,15 @@ def where(condition: Array, x: Array = None, y: Array = None) -> Array:
 @public(np.clip)
 def clip(a: Array, a_min: Array = None, a_max: Array = None, *, min: Array = None, max: Array = None) -> Array:
     low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
-    out = a
+    if aval_of(a).dtype.kind in "iu":  # limits that no integer of this dtype reaches, though it cannot hold them
+        limits = np.iinfo(aval_of(a).dtype)
+        low = None if type(low) is int and low <= limits.min else low
+        high = None if type(high) is int and high >= limits.max else high
     if low is not None:
-        out = maximum(out, low)
-    return out if high is None else minimum(out, high)
+        a = maximum(a, low)
+    elif high is None:
+        return positive(a)
+    return a if high is None else minimum(a, high)
 
 
 @public(np.round)
@@ -354,6 +351,8 @@ def sinc(x: Array) -> Array:
 def nan_to_num(
     x: Array, copy: bool = True, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Array:
+    if aval_of(x).dtype.kind != "f":
+        return positive(x) if copy else x
     info = np.finfo(aval_of(x).dtype)
     high, low = info.max if posinf is None else posinf, info.min if neginf is None else neginf
     found = where(isnan(x), nan, where(equal(x, np.inf), high, where(equal(x, -np.inf), low, x)))
@@ -362,6 +361,8 @@ def nan_to_num(
 
 @public(np.isclose)
 def isclose(a: Array, b: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
+    # In floats, as in NumPy: differences of unsigned integers would wrap around.
+    b = cast_to(as_value(b), result_type(as_value(b), 1.0)) if shape_of(b) or is_boxed(b) else float(b)
     close = less_equal(absolute(subtract(a, b)), add(atol, multiply(rtol, absolute(b))))
     close = logical_or(logical_and(close, isfinite(b)), equal(a, b))
     return logical_or(close, logical_and(isnan(a), isnan(b))) if equal_nan else close

@@ -106,7 +106,12 @@ def vdot(a: Array, b: Array) -> Array:
 
 @public(np.vecdot, fresh=True)
 def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
-    return rd.sum(pw.multiply(x1, x2), axis)
+    x1, x2 = _operands(moveaxis(as_value(x1), axis, -1), moveaxis(as_value(x2), axis, -1))
+    if aval_of(x1).dtype.kind == "b":
+        return rd.any(pw.logical_and(x1, x2), -1)
+    if shape_of(x1)[-1] != shape_of(x2)[-1]:
+        raise _mismatch("vecdot", x1, x2)
+    return rd.sum(pw.multiply(x1, x2), -1, dtype=aval_of(x1).dtype)
 
 
 @public(np.matvec, fresh=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from wichi.errors import DtypeError, ShapeError
+from wichi.errors import DtypeError, IntegerRangeError, ShapeError
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
@@ -64,10 +64,34 @@ def cast_to(x: Any, dtype: np.dtype[Any]) -> Any:
             return x
         # Inside a trace a plain array is held by reference, so it is cast where the graph runs.
         return shaping.cast(staged(x), dtype=dtype) if is_tracing() else x.astype(dtype)
-    if dtype.kind in "iu" and isinstance(x, int) and not isinstance(x, bool):
-        info = np.iinfo(dtype)
-        if not info.min <= x <= info.max:
-            raise OverflowError(f"Python integer {x} out of bounds for {dtype.name}")
+    if type(x) is int and dtype.kind != "b":
+        return _integer_in(x, dtype)
+    return dtype.type(x)
+
+
+def _integer_in(x: int, dtype: np.dtype[Any]) -> Any:
+    """A Python integer in the dtype that it takes from what stands beside it.
+
+    Raises:
+        IntegerRangeError: it does not fit, as in NumPy.
+    """
+    if dtype.kind == "f":
+        try:
+            return dtype.type(x)
+        except OverflowError:
+            fits, fix = False, "compute with its logarithm"
+    else:
+        limits = np.iinfo(dtype)
+        fits = limits.min <= x <= limits.max
+        wide = next((np.dtype(c) for c in "lL" if np.iinfo(c).min <= x <= np.iinfo(c).max), None)
+        fix = f"make the array wider first, x.astype(np.{wide})" if wide else f"write it as a float: {float(x)!r}"
+    if not fits:
+        raise IntegerRangeError(
+            f"The Python integer {x} does not fit {dtype.name}.",
+            at=frames.describe(frames.user_where()),
+            because="a Python integer takes the dtype of the array beside it, as in NumPy 2",
+            fix=fix,
+        )
     return dtype.type(x)
 
 
@@ -120,7 +144,7 @@ def pointwise(ufunc: np.ufunc, prim: Primitive, *args: Any) -> Any:
         and all(a.dtype == d for a, x, d in zip(avals, args, dtypes, strict=True) if isinstance(x, Boxed))
     ):
         # Python numbers stay Python numbers: what is made of them promotes nothing later.
-        return prim(*[x if isinstance(x, Boxed) else d.type(x).item() for x, d in zip(args, dtypes, strict=True)])
+        return prim(*[x if isinstance(x, Boxed) else cast_to(x, d).item() for x, d in zip(args, dtypes, strict=True)])
     return prim(*spread(ufunc.__name__, [cast_to(a, d) for a, d in zip(args, dtypes, strict=True)]))
 
 

@@ -159,6 +159,7 @@ def std(
     correction: Any = None,
     **rest: Any,
 ) -> Array:
+    """As ``numpy.std``; see ``var``."""
     return pw.sqrt(var(a, axis, dtype, out, ddof, keepdims, correction=correction, **rest))
 
 
@@ -194,11 +195,19 @@ def ptp(a: Array, axis: Any = None, out: Any = None, keepdims: Any = False) -> A
     return pw.subtract(max(a, axis, keepdims=keepdims), min(a, axis, keepdims=keepdims))
 
 
-def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
+def position(function: Any, prim: Primitive) -> Callable[..., Any]:
+    """NumPy's ``function``, the place of some element along an axis, from the primitive for one axis."""
+
     def find(a: Array, axis: int | None = None, out: Any = None, *, keepdims: Any = False) -> Array:
         _plain_options(function.__name__, out=out)
         a = as_value(a)
         shape = shape_of(a)
+        if (aval_of(a).size if axis is None else shape[axis_in(axis, len(shape))]) == 0:
+            raise ShapeError(
+                f"np.{function.__name__} of an empty axis: the array has shape {shape}.",
+                at=frames.describe(frames.user_where()),
+                because="nothing has no largest or smallest element",
+            )
         if axis is None:
             flat = prim(shaping.reshape(a, shape=(aval_of(a).size,)), axis=0)
             return shaping.reshape(flat, shape=(1,) * len(shape)) if keepdims is True else flat
@@ -210,7 +219,7 @@ def _position(function: Any, prim: Primitive) -> Callable[..., Any]:
     return public(function)(find)
 
 
-argmax, argmin = _position(np.argmax, reducing.argmax), _position(np.argmin, reducing.argmin)
+argmax, argmin = position(np.argmax, reducing.argmax), position(np.argmin, reducing.argmin)
 
 
 @public(np.any)
@@ -235,7 +244,10 @@ def cumsum(a: Array, axis: int | None = None, dtype: Any = None, out: Any = None
     _plain_options("cumsum", out=out)
     a = as_value(a)
     a = cast_to(a, _sum_dtype(a, dtype))
-    if axis is None:
+    if not shape_of(a):  # a vector of one element, to NumPy
+        axis = axis_in(0 if axis is None else axis, 1)
+        a = shaping.reshape(a, shape=(1,))
+    elif axis is None:
         a, axis = shaping.reshape(a, shape=(aval_of(a).size,)), 0
     return reducing.cumsum(a, axis=axis_in(axis, len(shape_of(a))), reverse=False)
 

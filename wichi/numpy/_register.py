@@ -14,8 +14,10 @@ from wichi.numpy import (
     _creation,
     _cumulative,
     _differences,
+    _histogram,
     _indexing,
     _inplace,
+    _least,
     _nan,
     _numbers,
     _pointwise,
@@ -23,9 +25,9 @@ from wichi.numpy import (
     _questions,
     _reducing,
     _shaping,
+    _solving,
     _sorting,
     _writing,
-    linalg,
 )
 from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
@@ -35,8 +37,8 @@ from wichi.trace.primitive import aval_of, shape_of
 from wichi.trace.tracer import of_its_own, supported
 
 _MODULES = (
-    _arranging, _composed, _creation, _cumulative, _differences, _indexing, _inplace, _nan, _numbers, _products,
-    _questions, _reducing, _shaping, _sorting, _pointwise, linalg,
+    _arranging, _composed, _creation, _cumulative, _differences, _histogram, _indexing, _inplace, _least, _nan,
+    _numbers, _products, _questions, _reducing, _shaping, _solving, _sorting, _pointwise,
 )  # fmt: skip
 
 
@@ -69,13 +71,13 @@ def _size(a: Array, axis: int | None = None) -> int:
 def _methods_of_ufuncs() -> dict[Any, Any]:
     reductions = {
         np.add: _reducing.sum, np.multiply: _reducing.prod, np.maximum: _reducing.max, np.minimum: _reducing.min,
-        np.logical_and: _reducing.all, np.logical_or: _reducing.any,
+        np.logical_and: _reducing.all, np.logical_or: _reducing.any, np.logaddexp: _log_total,
     }  # fmt: skip
 
     def reduce_with(function: Any) -> Any:
         def reduce(a: Array, axis: Any = 0, dtype: Any = None, keepdims: bool = False, **options: Any) -> Array:
             extra = {} if dtype is None else {"dtype": dtype}
-            return function(a, axis=axis, keepdims=keepdims, **extra)
+            return function(a, axis=axis, keepdims=keepdims, **extra, **options)
 
         return reduce
 
@@ -87,16 +89,16 @@ def _methods_of_ufuncs() -> dict[Any, Any]:
         return outer
 
     table: dict[Any, Any] = {(u, "reduce"): reduce_with(f) for u, f in reductions.items()}
-    table.update(
-        {
-            (u, "outer"): outer_with(u)
-            for u in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power)
-        }
-    )
+    binary = [u for u in _pointwise.UFUNCS if (u.nin, u.nout, u.signature) == (2, 1, None)]
+    table.update({(u, "outer"): outer_with(u) for u in binary})
     table[np.add, "accumulate"] = _accumulate
     table[np.multiply, "accumulate"] = lambda a, axis=0, dtype=None: _cumulative.cumprod(a, axis, dtype)
     table.update(_inplace.UFUNC_AT)
     return table
+
+
+def _log_total(a: Array, axis: Any, keepdims: bool, dtype: Any = None) -> Array:
+    return _reducing.logsumexp(a if dtype is None else astype(a, dtype), axis, keepdims)
 
 
 def _accumulate(a: Array, axis: int = 0, dtype: Any = None) -> Array:
@@ -107,11 +109,18 @@ def _round(x: Array, n: int | None = None) -> Array:
     return _pointwise.round(x, n or 0)
 
 
+def _pow(x: Array, y: Array) -> Array:
+    """``x ** y``, which NumPy has as a square where y is 2: that of bools is int8, not int64."""
+    if type(y) is int and y == 2 and aval_of(x).dtype.kind == "b" and shape_of(x):
+        return _pointwise.square(x)
+    return _pointwise.power(x, y)
+
+
 def _operators() -> dict[str, Any]:
     p = _pointwise
     binary = {
         "add": p.add, "sub": p.subtract, "mul": p.multiply, "truediv": p.divide, "floordiv": p.floor_divide,
-        "mod": p.remainder, "pow": p.power, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
+        "mod": p.remainder, "pow": _pow, "matmul": _products.matmul, "and": p.bitwise_and, "or": p.bitwise_or,
         "xor": p.bitwise_xor, "divmod": p.divmod, "lshift": _numbers.left_shift, "rshift": _numbers.right_shift,
     }  # fmt: skip
     table: dict[str, Any] = {f"__{n}__": f for n, f in binary.items()}

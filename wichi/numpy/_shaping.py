@@ -364,12 +364,24 @@ def _no_more(options: dict[str, Any]) -> None:
 # --- diagonals -----------------------------------------------------------------------------------------------------
 @public(np.tril)
 def tril(m: Array, k: int = 0) -> Array:
-    return _triangle(m, np.tri(shape_of(m)[-2], shape_of(m)[-1], k, dtype=bool))
+    return _triangle(m, np.tri(*_sides(m), k, dtype=bool))
 
 
 @public(np.triu)
 def triu(m: Array, k: int = 0) -> Array:
-    return _triangle(m, ~np.tri(shape_of(m)[-2], shape_of(m)[-1], k - 1, dtype=bool))
+    return _triangle(m, ~np.tri(*_sides(m), k - 1, dtype=bool))
+
+
+def _sides(m: Array) -> tuple[int, int]:
+    """The last two axes; a vector becomes each row of a square."""
+    shape = shape_of(m)
+    if not shape:
+        raise ShapeError(
+            "np.tril and np.triu need at least one axis.",
+            at=frames.describe(frames.user_where()),
+            fix="x.reshape(1, 1)",
+        )
+    return (shape[-2] if len(shape) > 1 else shape[-1]), shape[-1]
 
 
 def _triangle(m: Array, keep: np.ndarray[Any, Any]) -> Array:

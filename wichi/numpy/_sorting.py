@@ -325,6 +325,7 @@ def searchsorted(a: Array, v: Array, side: str = "left", sorter: Array = None) -
         )
     if sorter is not None:
         a = index(a, sorter)
+    a, v = (x if is_boxed(x) else np.asarray(x) for x in (a, v))  # a Python number has a dtype of its own here
     dtype = result_type(a, v)
     values = cast_to(v, dtype)
     flat = reshape(values, (aval_of(v).size,))

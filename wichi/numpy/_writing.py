@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wichi.errors import ConditionError, DtypeError
-from wichi.numpy._indexing import expanded, index, spans
+from wichi.numpy._indexing import expanded, has_flags, index, spans
 from wichi.numpy._masked import MaskedPart
 from wichi.numpy._pointwise import add, maximum, minimum, multiply, where
 from wichi.numpy._promote import Array, as_value, broadcast_to, cast_to
@@ -33,6 +33,8 @@ def write(x: Array, item: Any, value: Any, op: str = "set") -> Array:
         return _write_mask(x, item, value, op)
     x = x if isinstance(x, Boxed) else np.asarray(x)
     value = _fitting(x, value)
+    if has_flags(item):
+        return _write_numbered(x, item, value, op)
     parts = expanded(item, shape_of(x))
     if not any(isinstance(p, Boxed | np.ndarray) for p in parts):
         return _write_slices(x, parts, value, op)
@@ -49,7 +51,12 @@ def write(x: Array, item: Any, value: Any, op: str = "set") -> Array:
         indices = [broadcast_to(cast_to(as_value(p), _I8), common) for p in leading]
         updates = broadcast_to(value, (*common, *shape[count:]))
         return _write_indexed(x, updates, indices, op)
-    # Any other mixture: NumPy's own rules, applied to the numbers of the elements.
+    return _write_numbered(x, item, value, op)
+
+
+def _write_numbered(x: Array, item: Any, value: Array, op: str) -> Array:
+    """Any other mixture: NumPy's own rules, applied to the numbers of the elements."""
+    shape = shape_of(x)
     numbers = index(np.arange(math.prod(shape)).reshape(shape), item)
     flat = shaping.reshape(x, shape=(math.prod(shape),))
     return shaping.reshape(_write_indexed(flat, broadcast_to(value, shape_of(numbers)), [numbers], op), shape=shape)

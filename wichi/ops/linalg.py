@@ -26,16 +26,16 @@ from wichi.trace.primitive import Loops, Primitive, Whole, lead, sample, shape_o
 Values = Sequence[Any]
 
 
-def _square(name: str, a: Aval) -> None:
+def square(name: str, a: Aval) -> None:
     if a.ndim < 2 or a.shape[-1] != a.shape[-2] or a.dtype.kind != "f":
         raise ShapeError(f"{name} of {a}: it takes square matrices of floats")
 
 
-def _batch(prim: Primitive, args: Values, batched: Sequence[bool], size: int, **params: Any) -> Any:
+def batch_matrices(prim: Primitive, args: Values, batched: Sequence[bool], size: int, **params: Any) -> Any:
     return prim(*[x if b else lead(x, size) for x, b in zip(args, batched, strict=True)], **params)
 
 
-def _matrices(k: Any, layout: Any) -> Any:
+def loops_over(k: Any, layout: Any) -> Any:
     """Loops over the leading axes."""
     return k.loops(layout.shape[:-2], ordered=True)
 
@@ -52,7 +52,7 @@ def _singular(what: str) -> SingularError:
 
 # --- A x = b, for (..., n, n) and (..., n, k) ------------------------------------------------------------------------
 def _solve_type(a: Aval, b: Aval) -> tuple[Aval]:
-    _square("solve", a)
+    square("solve", a)
     if b.ndim != a.ndim or b.shape[:-1] != a.shape[:-1] or b.dtype != a.dtype:
         raise ShapeError(f"solve of {a} and {b}")
     return (Aval(b.shape, b.dtype),)
@@ -71,7 +71,7 @@ def _solve_loops(k: Any, operands: Values, results: Values) -> None:
     n, columns = b.shape[-2:]
     factors, rows = k.context.scratch(a.dtype, (n, n)), k.context.scratch(a.dtype, (columns, n))
     pivots = k.context.scratch(np.dtype("i8"), (max(n, 1),))
-    with _matrices(k, a) as at:
+    with loops_over(k, a) as at:
         _copied(k, a, at, factors)
         with k.loops((columns, n)) as (j, i):
             k.store(rows, (j, i), k.load(b, [*at, i, j]))
@@ -109,7 +109,7 @@ solve = Primitive(
     "solve",
     type=_solve_type,
     impl=_solve_impl,
-    batch=_batch,
+    batch=batch_matrices,
     whole=Whole(_solve_jvp, _solve_vjp),
     kernel=Loops(_solve_loops),
     multiple=True,
@@ -134,7 +134,7 @@ def _triangular_loops(k: Any, operands: Values, results: Values, lower: bool, tr
     (a, b), (out,) = operands, results
     n, columns = b.shape[-2:]
     one, factor = k.constant(1, a.dtype), k.context.scratch(a.dtype, (n, n))
-    with _matrices(k, a) as at:
+    with loops_over(k, a) as at:
         _copied(k, a, at, factor)
         with k.loops((n,), ordered=True) as (i,):
             k.put(Check(k.ne(k.load(factor, (i, i)), 0).id, k.context.fails("singular")))
@@ -145,7 +145,7 @@ def _triangular_loops(k: Any, operands: Values, results: Values, lower: bool, tr
         k.library("trsm", a.dtype, [*flags, columns, n, one, factor, n, (out, [*at, zero, zero]), columns], 0)
 
 
-def _triangle(x: Any, lower: bool, strict: bool = False) -> Any:
+def triangle(x: Any, lower: bool, strict: bool = False) -> Any:
     n = shape_of(x)[-1]
     mask = np.tri(n, k=-1 if strict else 0, dtype=bool)
     mask = mask if lower else mask.T
@@ -160,7 +160,7 @@ def _triangular_jvp(ins: Values, tangents: Values, **params: bool) -> tuple[Valu
     (x,) = solve_triangular(*ins, **params)
     right = None
     if a_dot is not None:
-        part = _triangle(a_dot, params["lower"])
+        part = triangle(a_dot, params["lower"])
         right = -matmul(swap(part) if params["transposed"] else part, x)
     if b_dot is not None:
         right = b_dot if right is None else b_dot + right
@@ -173,7 +173,7 @@ def _triangular_vjp(ins: Values, wanted: Sequence[int], **params: bool) -> tuple
     def pullback(cts: Values) -> Values:
         (b_bar,) = solve_triangular(ins[0], cts[0], lower=params["lower"], transposed=not params["transposed"])
         product = matmul(x, swap(b_bar)) if params["transposed"] else matmul(b_bar, swap(x))
-        return [b_bar if i == 1 else -_triangle(product, params["lower"]) for i in wanted]
+        return [b_bar if i == 1 else -triangle(product, params["lower"]) for i in wanted]
 
     return [x], pullback
 
@@ -182,7 +182,7 @@ solve_triangular = Primitive(
     "solve_triangular",
     type=lambda a, b, lower, transposed: _solve_type(a, b),
     impl=_triangular_impl,
-    batch=_batch,
+    batch=batch_matrices,
     whole=Whole(_triangular_jvp, _triangular_vjp),
     kernel=Loops(_triangular_loops),
     multiple=True,
@@ -197,7 +197,7 @@ solve_triangular = Primitive(
 
 # --- A = L L', L lower; only the lower triangle of A is looked at -----------------------------------------------------
 def _cholesky_type(a: Aval) -> tuple[Aval]:
-    _square("cholesky", a)
+    square("cholesky", a)
     return (Aval(a.shape, a.dtype),)
 
 
@@ -212,14 +212,14 @@ def _cholesky_loops(k: Any, operands: Values, results: Values) -> None:
     """The lower triangle of rows is the upper one of columns: U' U with U = L'."""
     (a,), (out,) = operands, results
     n = a.shape[-1]
-    with _matrices(k, a) as at:
+    with loops_over(k, a) as at:
         with k.loops((n, n)) as (i, j):
             k.store(out, [*at, i, j], k.select(k.ge(i, j), k.load(a, [*at, i, j]), 0.0))
         zero = k.constant(0)
         k.library("potrf", a.dtype, ["U", n, (out, [*at, zero, zero]), n], k.context.fails("definite"))
 
 
-def _half(x: Any) -> Any:
+def half(x: Any) -> Any:
     """The lower triangle with half the diagonal."""
     n = shape_of(x)[-1]
     weights = np.tri(n) - 0.5 * np.eye(n)
@@ -230,21 +230,21 @@ def _half(x: Any) -> Any:
 
 def _cholesky_jvp(ins: Values, tangents: Values) -> tuple[Values, Values]:
     (factor,) = cholesky(*ins)
-    below = _triangle(tangents[0], lower=True, strict=True)
-    dot = _triangle(tangents[0], lower=True) + swap(below)
+    below = triangle(tangents[0], lower=True, strict=True)
+    dot = triangle(tangents[0], lower=True) + swap(below)
     (left,) = solve_triangular(factor, dot, lower=True, transposed=False)
     (both,) = solve_triangular(factor, swap(left), lower=True, transposed=False)
-    return [factor], [matmul(factor, _half(swap(both)))]
+    return [factor], [matmul(factor, half(swap(both)))]
 
 
 def _cholesky_vjp(ins: Values, wanted: Sequence[int]) -> tuple[Values, Callable[[Values], Values]]:
     (factor,) = cholesky(*ins)
 
     def pullback(cts: Values) -> Values:
-        middle = _half(matmul(swap(factor), _triangle(cts[0], lower=True)))
+        middle = half(matmul(swap(factor), triangle(cts[0], lower=True)))
         (left,) = solve_triangular(factor, middle, lower=True, transposed=True)
         (bar,) = solve_triangular(factor, swap(left), lower=True, transposed=True)
-        return [_half(bar + swap(bar))]
+        return [half(bar + swap(bar))]
 
     return [factor], pullback
 
@@ -258,7 +258,7 @@ cholesky = Primitive(
     "cholesky",
     type=_cholesky_type,
     impl=_cholesky_impl,
-    batch=_batch,
+    batch=batch_matrices,
     whole=Whole(_cholesky_jvp, _cholesky_vjp),
     kernel=Loops(_cholesky_loops),
     multiple=True,
@@ -268,7 +268,7 @@ cholesky = Primitive(
 
 # --- sign and log|.| of the determinant -------------------------------------------------------------------------------
 def _determinant_type(a: Aval) -> tuple[Aval, Aval]:
-    _square("slogdet", a)
+    square("slogdet", a)
     aval = Aval(a.shape[:-2], a.dtype)
     return aval, aval
 
@@ -282,7 +282,7 @@ def _determinant_loops(k: Any, operands: Values, results: Values) -> None:
     (a,), (sign, value) = operands, results
     n = a.shape[-1]
     factors, pivots = k.context.scratch(a.dtype, (n, n)), k.context.scratch(np.dtype("i8"), (max(n, 1),))
-    with _matrices(k, a) as at:
+    with loops_over(k, a) as at:
         _copied(k, a, at, factors)
         k.library("getrf", a.dtype, [n, n, factors, n, pivots], 0)
         signs, total = k.variable(k.constant(1, a.dtype)), k.variable(k.constant(0, a.dtype))
@@ -326,7 +326,7 @@ slogdet = Primitive(
     "slogdet",
     type=_determinant_type,
     impl=_determinant_impl,
-    batch=_batch,
+    batch=batch_matrices,
     whole=Whole(_determinant_jvp, _determinant_vjp),
     kernel=Loops(_determinant_loops),
     multiple=True,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wichi.errors import ShapeError
+from wichi.errors import ArgumentError, ShapeError
+from wichi.kernels.loops import Check
 from wichi.ops.pointwise import add, div, eq, mul, where
 from wichi.ops.shaping import broadcast, cast, concatenate, reshape, slice_, transpose
 from wichi.trace.ir import Aval
@@ -94,7 +95,9 @@ all_ = _reduction("all", np.logical_and, "and", "b")
 
 
 # --- where the extremum is: no derivative ------------------------------------------------------------------------
-def _position(name: str, impl: Rule, better: str) -> Primitive:
+def _position(name: str, impl: Rule, better: str, without_nan: bool = False) -> Primitive:
+    """``without_nan``: the first number of them that is best, and a failure where there is none."""
+
     def loops(k: Any, operands: Any, results: Any, axis: int) -> None:
         (x,), (out,) = operands, results
         kept = [i for i in range(x.ndim) if i != axis]
@@ -106,10 +109,13 @@ def _position(name: str, impl: Rule, better: str) -> Primitive:
             best, where_best = k.variable(k.load(x, place(k.constant(0)))), k.variable(k.constant(0))
             with k.loops([x.shape[axis]], ordered=True) as (i,):
                 value = k.load(x, place(i))
-                # As NumPy: the first of equals, and the first nan if there is one.
-                wins = k.compute(better, value, best.value) | (k.ne(value, value) & k.eq(best.value, best.value))
+                # As NumPy: the first of equals, and the first nan if there is one (or else the first that is none).
+                new, old = (best.value, value) if without_nan else (value, best.value)
+                wins = k.compute(better, value, best.value) | (k.ne(new, new) & k.eq(old, old))
                 best.set(k.select(wins, value, best.value))
                 where_best.set(k.select(wins, i, where_best.value))
+            if without_nan:
+                k.put(Check(k.eq(best.value, best.value).id, k.context.fails("nans")))
             k.store(out, at, where_best.value)
 
     def batch(prim: Primitive, args: Any, batched: Any, size: int, axis: int) -> Any:
@@ -125,13 +131,39 @@ def _position(name: str, impl: Rule, better: str) -> Primitive:
 
     return Primitive(
         name, type=type_, impl=impl, batch=batch, kernel=Loops(loops, along=along), differentiable=False, folds=False,
-        samples=lambda rng: [([sample(rng, shape, kind)], {"axis": axis}) for kind in "fei"
+        samples=lambda rng: [([_holed(sample(rng, shape, kind), without_nan)], {"axis": axis})
+                             for kind in ("fe" if without_nan else "fei")
                              for shape, axis in (((7,), 0), ((3, 4), 0), ((3, 4), 1), ((2, 3, 4), 1))],
     )  # fmt: skip
 
 
 argmax = _position("argmax", lambda x, axis: np.argmax(x, axis), "gt")
 argmin = _position("argmin", lambda x, axis: np.argmin(x, axis), "lt")
+
+
+def _holed(x: Any, holes: bool) -> Any:
+    """``x`` with a nan in front and some more, but not all along any axis."""
+    if holes:
+        x.reshape(-1)[:: x.shape[-1] + 1] = np.nan
+    return x
+
+
+def _numbers_of(best: Rule, worst: float, name: str) -> Rule:
+    """The interpreter's ``best``, of numbers alone."""
+
+    def impl(x: Any, axis: int) -> Any:
+        numbers = ~np.isnan(x)
+        if not np.all(np.any(numbers, axis)):
+            raise ArgumentError(f"{name}: all numbers of a line are nan.")
+        # Where the worst of all numbers is the best there is, it must not be mistaken for what stands in for nan.
+        filled = np.where(numbers, x, worst)
+        return np.argmax((filled == np.expand_dims(best(filled, axis), axis)) & numbers, axis)
+
+    return impl
+
+
+nanargmax = _position("nanargmax", _numbers_of(np.max, -np.inf, "nanargmax"), "gt", without_nan=True)
+nanargmin = _position("nanargmin", _numbers_of(np.min, np.inf, "nanargmin"), "lt", without_nan=True)
 
 
 # --- cumulative sum ------------------------------------------------------------------------------------------------

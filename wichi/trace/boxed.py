@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from wichi.errors import MissingRuleError, PlainArrayWriteError
-from wichi.trace import frames
+from wichi.trace import advice, frames
 from wichi.trace.dims import Dim, free_sizes
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class Boxed:
         entry = registry.find(ufunc, method)
         out = kwargs.pop("out", None)
         if entry is None:
-            no_rule(ufunc, "" if method == "__call__" else f" (its method {method})")
+            no_rule(ufunc, method)
         if out is not None and not all(o is None for o in out):
             return _written(out[0] if len(out) == 1 else None, entry, inputs, kwargs)
         return entry(*inputs, **kwargs)
@@ -286,17 +286,21 @@ class Boxed:
         return entry(*args, **kwargs)
 
 
-def no_rule(function: Any, why: str = "") -> NoReturn:
-    """Raise W201 for a NumPy function without an entry in the registry."""
-    name = getattr(function, "__name__", str(function))
-    because = "wichi needs a rule for each NumPy function to differentiate and compile it"
-    if name in _SHAPED_BY_VALUES:
-        because = "the shape of its result depends on values, and shapes must be known while tracing"
+def no_rule(function: Any, method: str = "__call__") -> NoReturn:
+    """Raise W201 for a NumPy function, or a method of a ufunc, without an entry in the registry."""
+    name, because = (
+        advice.name_of(function),
+        "wichi needs a rule for each NumPy function to differentiate and compile it",
+    )
+    if method != "__call__":
+        name, fix = f"{name}.{method}", advice.instead_of_method(function, method)
+    else:
+        known = name.removeprefix("np.")
+        fix = _INSTEAD.get(known, "write it with functions that wichi.numpy has")
+        if known in _SHAPED_BY_VALUES:
+            because = "the shape of its result depends on values, and shapes must be known while tracing"
     raise MissingRuleError(
-        f"np.{name} cannot be traced by wichi{why}.",
-        at=frames.describe(frames.user_where()),
-        because=because,
-        fix=_INSTEAD.get(name, "write it with functions that wichi.numpy has"),
+        f"{name} cannot be traced by wichi.", at=frames.describe(frames.user_where()), because=because, fix=fix
     )
 
 
@@ -308,9 +312,7 @@ _INSTEAD = {
     **dict.fromkeys(("argwhere", "flatnonzero", "nonzero", "trim_zeros"), "keep the shape: np.where(mask, x, 0)"),
     **dict.fromkeys(("intersect1d", "setdiff1d"), "keep the shape: np.where(np.isin(x, y), x, 0)"),
     "apply_along_axis": "wichi.vmap(f)(x)",
-    "ldexp": "x * 2.0**n",
-    "modf": "whole = np.trunc(x); part = x - whole",
-    "polyfit": "np.linalg.solve(V.T @ V, V.T @ y) with V = np.vander(x, degree + 1)",
+    "frexp": "n = np.floor(np.log2(np.abs(x))) + 1; x / 2.0**n, n",
 }
 
 
@@ -327,8 +329,8 @@ def _refuse_out() -> NoReturn:
     frame = frames.user_frame()
     text = (frames.segment(frame) if frame else None) or ""
     fix = "make a new array instead, or write into one of wichi.numpy.zeros(...)"
-    if "+=" in text:
-        fix = f"{text.split('+=')[0].strip()} = {text.replace('+=', '+', 1)}"
+    if frame is not None and frames.is_augmented(frame):
+        fix = advice.instead_of_writing(text, frame)
     raise PlainArrayWriteError(
         f"`{text or 'out='}` writes a value inside a transform into a plain ndarray, which would lose its gradient.",
         at=frames.describe(frames.user_where()),

@@ -78,7 +78,7 @@ def jvp_values(graph: Graph, primals: Sequence[Any], tangents: Sequence[Any]) ->
     box = innermost([*primals, *(t for t in tangents if t is not None)])
     for eqn in graph.eqns:
         ins = [read(env, a) for a in eqn.ins]
-        ts = [dots.get(a) if type(a) is Var else None for a in eqn.ins]
+        ts = [dots.get(a) if type(a) is Var and 0 not in a.aval.shape else None for a in eqn.ins]
         at_line(box, eqn.where, backward=False)
         if eqn.prim.whole is not None and any(t is not None for t in ts):
             results, pushed = eqn.prim.whole.jvp(ins, ts, **eqn.params)

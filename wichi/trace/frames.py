@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
+import functools
 import linecache
 import os
 import sys
@@ -15,8 +17,8 @@ from wichi.trace.ir import Where
 _OURS = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
 )  # wichi/ and numpy/
-# Between the user's call and the user's function.
-_SOLVERS = tuple(os.sep + os.path.join("site-packages", name) + os.sep for name in ("scipy", "numba"))
+_BETWEEN = frozenset({functools.__file__, contextlib.__file__})  # files that stand between a call and its function
+_SOLVERS = ("scipy", "numba")  # packages that do
 _internal: dict[str, bool] = {}
 _passed: dict[str, bool] = {}  # internal, or between us and the user
 
@@ -25,9 +27,8 @@ def is_internal(file: str) -> bool:
     """Whether a file belongs to wichi or NumPy rather than to the user."""
     known = _internal.get(file)
     if known is None:
-        known = _internal[file] = file.startswith(_OURS) or file.startswith("<frozen") or file.endswith(
-            ("/functools.py", "/contextlib.py", "/optree/ops.py")
-        )  # fmt: skip
+        known = file in _BETWEEN or file.startswith((*_OURS, "<frozen", _folder_of("optree")))
+        _internal[file] = known
     return known
 
 
@@ -35,8 +36,14 @@ def _is_passed(file: str) -> bool:
     """Internal, or of those that call the user's function for us; asked for every frame of every equation."""
     known = _passed.get(file)
     if known is None:
-        known = _passed[file] = is_internal(file) or any(s in file for s in _SOLVERS)
+        known = _passed[file] = is_internal(file) or any(file.startswith(_folder_of(p)) for p in _SOLVERS)
     return known
+
+
+def _folder_of(package: str) -> str:
+    """Where a package lies; nowhere if it has not been imported, so that no frame is its."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return os.path.dirname(file) + os.sep if file else "<not imported>"
 
 
 def user_frame() -> FrameType | None:
@@ -101,6 +108,24 @@ def _position(code: CodeType, lasti: int) -> tuple[int, int, int, int] | None:
         if number == lasti // 2:
             return position if None not in position else None  # type: ignore[return-value]
     return None
+
+
+def is_augmented(frame: FrameType) -> bool:
+    """Whether ``frame`` is in the middle of ``a += value``, ``a -= value`` and their like."""
+    return any(
+        step.offset == frame.f_lasti and step.opname == "BINARY_OP" and step.argrepr.endswith("=")
+        for step in dis.get_instructions(frame.f_code)
+    )
+
+
+def passes_through(code: CodeType) -> bool:
+    """Whether a function of NumPy's stands between the user's line and here."""
+    last, frame = user_frame(), sys._getframe(1)
+    while frame is not None and frame is not last:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def is_storing(frame: FrameType) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wichi.errors import ConditionError, ShapeError
-from wichi.trace import frames, refusals
+from wichi.trace import advice, frames
 from wichi.trace.boxed import registry
 from wichi.trace.dims import Dim, free_sizes, terms_of
 from wichi.trace.primitive import Primitive
@@ -32,7 +32,7 @@ class FreeSize(Tracer):
             term = number if term is None else term if c == 1 else table["mul"](term, number)
             total = term if total is None else table["add"](total, term)
         assert isinstance(total, Tracer)
-        super().__init__(total.trace, total.atom)
+        super().__init__(total.run, total.atom)
         self.dim = dim
 
     def _with(self, other: Any, name: str) -> Any:
@@ -90,7 +90,7 @@ def needs_number(dim: Dim) -> NoReturn:
     text = (frames.segment(frame) if frame else None) or str(dim)
     fix = "use x.shape[0] in arithmetic only, loop with wichi.fori_loop or wichi.scan, or give a size: "
     fix += "wichi.spec(dtype, (3,))"
-    if maker := refusals.of_numpy(text):  # which takes free sizes
+    if maker := advice.of_numpy(text):  # which takes free sizes
         fix = maker
     raise ConditionError(
         f"`{text}` needs the number of the free size {dim}, which only a call knows.",

@@ -110,7 +110,7 @@ def partial(prim: Primitive, i: int, out: Any, ins: Sequence[Any], params: dict[
 
 
 _NUMPYS = (np.ndarray, np.generic)
-_FLOAT = Aval((), np.dtype(np.float64), weak=True)
+_FLOAT, _INTEGER = Aval((), np.dtype(np.float64), weak=True), Aval((), np.dtype(np.int64), weak=True)
 
 
 def aval_of(x: Any) -> Aval:
@@ -121,8 +121,10 @@ def aval_of(x: Any) -> Aval:
         return Aval(x.shape, x.dtype)
     if type(x) is float:
         return _FLOAT
+    if type(x) is int:
+        return _INTEGER
     array = np.asarray(x)
-    return Aval(array.shape, array.dtype, type(x) is int)
+    return Aval(array.shape, array.dtype)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:

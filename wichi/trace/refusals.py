@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from typing import TYPE_CHECKING, NoReturn
 
 from wichi.errors import (
@@ -13,7 +11,7 @@ from wichi.errors import (
     PlainArrayWriteError,
     PlainFloatError,
 )
-from wichi.trace import frames
+from wichi.trace import advice, frames
 from wichi.trace.holders import holder
 
 if TYPE_CHECKING:
@@ -22,15 +20,14 @@ if TYPE_CHECKING:
 
 
 def made(x: Writable) -> str:
-    line = x.trace.line_of(x.atom)
+    line = x.run.line_of(x.atom)
     return f"{x.aval}" + (f", made at {frames.describe(line)}" if line else ", an argument")
 
 
 def escaped(x: Writable) -> NoReturn:
     kept = holder(x)
     raise EscapedValueError(
-        f"A value made inside {x.trace.name} is used after it finished"
-        + (f"; it was kept in {kept}." if kept else "."),
+        f"A value made inside {x.run.name} is used after it finished" + (f"; it was kept in {kept}." if kept else "."),
         at=frames.describe(frames.user_where()),
         value=made(x),
         because="it stood for a number only while the function was traced",
@@ -57,7 +54,7 @@ def needs_value(x: Tracer, need: str) -> NoReturn:
         what,
         at=frames.describe(frames.user_where()),
         value=made(x),
-        because=f"inside {x.trace.name} the value is not known yet when Python asks for it",
+        because=f"inside {x.run.name} the value is not known yet when Python asks for it",
         fix=fix,
     )
 
@@ -73,7 +70,7 @@ def stale(view: Writable) -> NoReturn:
 
 
 def written_outside(x: Writable) -> NoReturn:
-    if not x.trace.active:
+    if not x.run.active:
         escaped(x)
     frame = frames.user_frame()
     name = ((frames.segment(frame) if frame else None) or "x").split("[")[0].split("+=")[0].strip()
@@ -87,49 +84,38 @@ def written_outside(x: Writable) -> NoReturn:
 
 
 def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
-    if not x.trace.active:
+    if not x.run.active:
         escaped(x)
     frame = frames.user_frame()
     at, value = frames.describe(frames.user_where()), made(x)
     text = (frames.segment(frame) if frame else None) or ""
     if frame is not None and frames.is_storing(frame):
-        target = text.split("[")[0].strip() or "the array"
         raise PlainArrayWriteError(
-            f"`{target}` is a plain ndarray; storing a value inside {x.trace.name} would lose its gradient.",
+            f"`{advice.written_target(text)}` is a plain ndarray; storing a value inside {x.run.name} would lose its"
+            " gradient.",
             at=at,
             value=value,
             because="a NumPy array holds numbers, not values still to be computed",
-            fix=f"make it with wichi: {target} = wichi.numpy.zeros(...) can be written; or wichi.numpy.stack([...])",
+            fix=advice.instead_of_writing(text, frame),
         )
     if array:
-        maker, inside = _call(text, "[...]")
-        if ours := of_numpy(text):
-            fix = ours
-        elif subscript := re.fullmatch(r"(\w[\w.]*)\[(.+)\]", text):
-            fix = f"wichi.numpy.take({subscript[1]}, {subscript[2]}, axis=0)"
-        elif "dlpack" in maker:
-            fix = "write it with NumPy's functions, or give another library's function a rule: wichi.primitive(f)"
-        elif maker.endswith(("array", "asanyarray")):
-            fix = f"use {inside} itself: it is an array already"
-            if inside.startswith("["):
-                fix = f"wichi.numpy.array({inside})" if "[" in inside.lstrip("[") and inside[1] in "[(" else (
-                    f"np.stack({inside})")  # fmt: skip
-        else:
-            fix = f"{maker or 'f'}(np.stack({inside}))"
         raise PlainArrayError(
-            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.trace.name}.",
+            f"`{text or 'np.array'}` cannot keep the gradients of values inside {x.run.name}.",
             at=at,
             value=value,
             because="NumPy would turn them into plain numbers",
-            fix=fix,
+            fix=advice.instead_of_array(text, frame, x.dtype.kind == "b"),
         )
-    function, inside = _call(text, "x")
+    function, inside = advice.called(text, "x")
     if function.endswith((".item", ".tolist")):
-        inside = function.rpartition(".")[0]
-    fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})" if function.startswith("math.") else (
-        f"leave `{inside}` as it is: 0-d values work like floats")  # fmt: skip
+        inside = _element(function.rpartition(".")[0], text.removeprefix(function).strip("()"))
+    fix = f"leave `{inside}` as it is: 0-d values work like floats"
+    if function.startswith("math."):
+        fix = f"np.{_FROM_MATH.get(function[5:], function[5:])}({inside})"
+    elif function.endswith(".tolist") and x.aval.shape:
+        fix = f"leave `{inside}` as it is, or take list({inside}), its rows"
     raise PlainFloatError(
-        f"`{function}` needs a plain float but got a value inside {x.trace.name}; its derivative would be lost.",
+        f"`{function}` needs a plain float but got a value inside {x.run.name}; its derivative would be lost.",
         at=at,
         value=value,
         because="a Python float is a number, not a value still to be computed",
@@ -137,21 +123,24 @@ def needs_plain(x: Tracer, array: bool = False) -> NoReturn:
     )
 
 
-def of_numpy(text: str) -> str:
-    """A call of a NumPy function that makes arrays, as one of ours, which takes traced values; else empty."""
-    found = re.fullmatch(r"(?:np|numpy)\.((?:arange|zeros|ones|full|empty|linspace)\(.*\))", text)
-    return f"wichi.numpy.{found[1]}" if found else ""
+def _element(array: str, place: str) -> str:
+    """What ``array.item(place)`` reads: several numbers are an index, one counts along all axes."""
+    if not place:
+        return array
+    return f"{array}[{place}]" if "," in place else f"{array}.ravel()[{place}]"
 
 
-def _call(text: str, otherwise: str) -> tuple[str, str]:
-    """The function that an expression calls, and its first argument, as text."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:  # part of a longer line
-        node = None
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else otherwise
-    return text.split("(")[0] or "float", text[text.find("(") + 1 : text.rfind(")")] if "(" in text else otherwise
+def needs_text(x: Tracer, spec: str) -> NoReturn:
+    """``f"{x:.3f}"``: there is no number to write yet."""
+    if not x.run.active:
+        escaped(x)
+    raise PlainFloatError(
+        f"The format {spec!r} needs a plain number but got a value inside {x.run.name}.",
+        at=frames.describe(frames.user_where()),
+        value=made(x),
+        because="while a function is traced there is no number yet",
+        fix="return the value and format it where it is a number; f'{x}' tells its shape and dtype",
+    )
 
 
 _FROM_MATH = {

@@ -116,11 +116,11 @@ def passes_on(prim: Primitive) -> bool:
 
 
 def active_from(eqns: Iterable[Eqn], wrt: Iterable[Var]) -> set[Var]:
-    """The values through which derivatives of ``wrt`` may flow."""
-    active = set(wrt)
+    """The values through which derivatives of ``wrt`` may flow: not through those that have no elements."""
+    active = {v for v in wrt if 0 not in v.aval.shape}
     for eqn in eqns:
         if passes_on(eqn.prim) and any(type(a) is Var and a in active for a in eqn.ins):
-            active.update(o for o in eqn.outs if o.aval.dtype.kind == "f")
+            active.update(o for o in eqn.outs if o.aval.dtype.kind == "f" and 0 not in o.aval.shape)
     return active
 
 
@@ -304,8 +304,13 @@ def _recomputed(
 
 
 def reaches(graph: Graph, wrt: Sequence[int], outs: Sequence[int]) -> bool:
-    """Whether any of the outputs depends on any of the inputs through values that carry derivatives."""
+    """Whether any of the outputs depends on any of the inputs through values that carry derivatives.
+
+    Where no input has any elements, nothing is missing.
+    """
     active = {graph.ins[i] for i in wrt}
+    if all(0 in v.aval.shape for v in active):
+        return True
     for eqn in graph.eqns:
         if eqn.prim.name != "stop_gradient" and any(type(a) is Var and a in active for a in eqn.ins):
             active.update(eqn.outs)

@@ -88,7 +88,7 @@ class Trace:
         if isinstance(x, Tracer):
             if x.base is not None:
                 x.refresh()
-            if x.trace is self:
+            if x.run is self:
                 return x.atom
             return self._capture(x)
         if isinstance(x, Boxed):  # an eager Tensor: read by its data
@@ -120,7 +120,7 @@ class Trace:
         known = _meanings.get()
         if known and id(x) in known:
             return self.lift(known[id(x)])
-        if not x.trace.active:
+        if not x.run.active:
             refusals.escaped(x)
         if type(x.atom) is Const:
             return x.atom
@@ -134,7 +134,7 @@ class Trace:
         if known and any(id(a) in known for a in args):
             return prim(*[known.get(id(a), a) for a in args], **params)
         if not self.active:
-            refusals.escaped(next(a for a in args if isinstance(a, Tracer) and a.trace is self))
+            refusals.escaped(next(a for a in args if isinstance(a, Tracer) and a.run is self))
         builder = self.builder
         builder.where = self.origin or frames.user_where()
         outs = builder.emit(prim, tuple([self.lift(a) for a in args]), params)
@@ -162,27 +162,27 @@ class Tracer(Writable):
 
     @property
     def rank(self) -> int:  # type: ignore[override]
-        return self.trace.depth
+        return self.run.depth
 
     @property
     def aval(self) -> Aval:
         return self.atom.aval
 
     def stage(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        return self.trace.stage(prim, args, params)
+        return self.run.stage(prim, args, params)
 
     def __repr__(self) -> str:
-        return f"<{self.aval} inside {self.trace.name}>"
+        return f"<{self.aval} inside {self.run.name}>"
 
     # What Python needs a number for. The caller of `trace` may give one; by default these are errors.
 
     def _concrete(self, need: str) -> Any:
-        if not self.trace.active:
+        if not self.run.active:
             refusals.escaped(self)
         if type(self.atom) is Const:
             return self.atom.value
-        if self.trace.concretise is not None:
-            return self.trace.concretise(self.trace, self)
+        if self.run.concretise is not None:
+            return self.run.concretise(self.run, self)
         return refusals.needs_value(self, need)
 
     def __bool__(self) -> bool:
@@ -238,11 +238,27 @@ class Tracer(Writable):
             "A value inside a transform cannot be pickled or copied out.", at=frames.describe(frames.user_where())
         )
 
-    def item(self) -> NoReturn:
-        refusals.needs_plain(self)
+    def __format__(self, spec: str) -> str:
+        return refusals.needs_text(self, spec) if spec else str(self)
 
-    def tolist(self) -> NoReturn:
-        refusals.needs_plain(self)
+    def item(self, *index: Any) -> Any:
+        """An integer or a bool, which may become a guard, as ``int(x)`` does; a float has no number yet."""
+        one = self
+        if index:
+            part = index[0] if len(index) == 1 else index
+            one = (
+                self[part]
+                if isinstance(part, tuple)
+                else Primitive.table["reshape"](self, shape=(self.aval.size,))[part]
+            )
+        elif self.aval.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        if one.dtype.kind == "f":
+            return float(Primitive.table["reshape"](one, shape=()) if one.shape else one)
+        return bool(one) if one.dtype.kind == "b" else int(one)
+
+    def tolist(self) -> Any:
+        return refusals.needs_plain(self) if self.shape else self.item()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +375,7 @@ def of_its_own(x: Any) -> Any:
         return x
     if x.base is not None:
         x.refresh()
-    return Tracer(x.trace, x.atom)
+    return Tracer(x.run, x.atom)
 
 
 @contextmanager
@@ -392,11 +408,11 @@ def constant(value: Any, beside: Any) -> Any:
     Beside plain values it stays plain.
     """
     if isinstance(beside, Tracer):
-        return Tracer(beside.trace, beside.trace.lift(value))
+        return Tracer(beside.run, beside.run.lift(value))
     return value
 
 
 def at_line(trace_of: Any, where: Where | None, backward: bool) -> None:
     """Let equations staged next keep ``where``: called by the walkers before they run a rule."""
     if isinstance(trace_of, Tracer):
-        trace_of.trace.origin = where._replace(backward=True) if where is not None and backward else where
+        trace_of.run.origin = where._replace(backward=True) if where is not None and backward else where

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Writable(Boxed):
     """The half of a value inside a transform that stands for its memory."""
 
-    __slots__ = ("atom", "base", "part", "seen", "trace", "writes")
+    __slots__ = ("atom", "base", "part", "run", "seen", "writes")
 
-    def __init__(self, trace: Trace, atom: Atom) -> None:
-        self.trace, self.atom = trace, atom
+    def __init__(self, run: Trace, atom: Atom) -> None:
+        self.run, self.atom = run, atom
         self.base: Writable | None = None  # the value that NumPy would say this is a view of, through `part`
         self.part: Any = None  # None: a view of another kind
         self.writes = self.seen = 0  # how often this was written, and its base when it was last looked at
@@ -49,11 +49,11 @@ class Writable(Boxed):
 
     def become(self, value: Any) -> None:
         """This name stands for ``value`` from now on; so does its part of what it is a view of."""
-        if not self.trace.is_innermost:
+        if not self.run.is_innermost:
             refusals.written_outside(self)
         view: Writable | None = self
         while view is not None:
-            view.atom, view.writes = view.trace.lift(value), view.writes + 1
+            view.atom, view.writes = view.run.lift(value), view.writes + 1
             base = view.base
             if base is not None:
                 if view.part is None:
@@ -139,4 +139,6 @@ def _is_basic(part: Any) -> bool:
     """Whether an index makes a view in NumPy: no arrays, and traced integers stand for NumPy's scalars."""
     if isinstance(part, Writable):
         return not part.shape and part.dtype.kind in "iu"
+    if isinstance(part, bool):  # x[True] makes a copy
+        return False
     return part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
