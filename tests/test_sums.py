@@ -1,4 +1,4 @@
-"""Sums of products as products of sums, against NumPy; and that the products are gone."""
+"""Products that need not be computed, against NumPy; and that they are gone."""
 
 from __future__ import annotations
 
@@ -27,8 +27,17 @@ CASES = {
     "factor and sum": lambda a, b, c, h: np.sum(2.0 * (c * h + (a @ b) * h), axis=-1),
     "factor of some axes": lambda a, b, c, h: np.sum(V[:, None] * (a @ b), axis=-1),
     "operand turned": lambda a, b, c, h: np.sum(a @ np.transpose(np.transpose(b, (2, 0, 1)) + 1.0, (1, 2, 0)), axis=-1),
+    "equal columns": lambda a, b, c, h: a @ np.broadcast_to(b[:, :, :1], b.shape) + c,
+    "equal rows": lambda a, b, c, h: np.broadcast_to(a[:, :1], a.shape) @ b,
+    "equal terms": lambda a, b, c, h: a @ np.broadcast_to(b[:, :1], b.shape) - c,
+    "equal terms on the left": lambda a, b, c, h: np.broadcast_to(a[:, :, :1], a.shape) @ b,
+    "equal columns of all": lambda a, b, c, h: a @ np.broadcast_to(b[0, :, :1], b.shape),
+    "equal columns turned": lambda a, b, c, h: np.einsum("kij,nkj->nki", a, np.broadcast_to(b[:, :, 0], (30, 4, 6))),
+    "equal terms turned": lambda a, b, c, h: np.swapaxes(c @ np.broadcast_to(b[:, 0, :, None], (4, 30, 6)), 1, 2),
+    "all equal": lambda a, b, c, h: np.broadcast_to(a[0, 0, 0], a.shape) @ b,
 }
 NOT = {
+    "spread over the batch": lambda a, b, c, h: np.broadcast_to(a[0], a.shape) @ b,
     "over the batch": lambda a, b, c, h: np.sum(a @ b, axis=0),
     "over the batch too": lambda a, b, c, h: np.sum(a @ b, axis=(0, 2)),
     "factor that changes": lambda a, b, c, h: np.sum(c * (a @ b), axis=-1),

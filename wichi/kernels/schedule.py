@@ -1,6 +1,6 @@
 """A graph as a program. What runs how, rule by rule; each is written down whole where it is carried out.
 
-1. Products that are only summed become products of sums (``sums``).
+1. Products that are only summed, or have equal rows or columns, are not computed (``sums``).
 2. Cheap values within windows are computed where they are read (``windows``).
 3. Equations that share a loop become one nest (``placing``); a value with one reader, computed from what lies in memory
    in any case, waits for that reader (``delayed``).
@@ -39,7 +39,7 @@ from wichi.kernels.placing import Placing
 from wichi.kernels.plans import Plan, Step
 from wichi.kernels.product import write_product
 from wichi.kernels.shared import Shared, stands_for_equations, words_of
-from wichi.kernels.sums import without_summed_products
+from wichi.kernels.sums import fewer_products
 from wichi.kernels.turned import turned
 from wichi.kernels.windows import windowed
 from wichi.kernels.writer import Writer
@@ -58,7 +58,7 @@ def plan(graph: Graph, donated: Mapping[int, int] | None = None, chunked: bool =
         chunked: bands are cut into chunks, which threads may run at once.
         free: the extents of some axes stand for others, so all sizes must be polynomials in them.
     """
-    graph = windowed(without_summed_products(expanded(graph, stands_for_equations)))
+    graph = windowed(fewer_products(expanded(graph, stands_for_equations)))
     donated = donated or {}
     families = Families(graph)
     written = [graph.ins[i] for i in donated.values()]
@@ -359,7 +359,7 @@ def _inline(
     ``carried``: inputs that are carries of a loop, and the outputs that follow them. Answers the outputs that were
     written in place, into the memory of their carries.
     """
-    graph = windowed(without_summed_products(expanded(graph, stands_for_equations)))
+    graph = windowed(fewer_products(expanded(graph, stands_for_equations)))
     p = Placing(graph, writable={graph.ins[i]: out for i, out in carried.items()})
     p.begin()
     bases: dict[int, Layout] = {}

@@ -1,14 +1,18 @@
-"""Sums over rows or columns of a matrix product are products of sums.
+"""Matrix products that need not be computed: they are only summed, or a factor is the same along an axis.
 
-The gradient with respect to a mean that was taken away from every point is ``sum(A @ B, axis=-1)`` over the points,
-which is ``A @ sum(B, axis=-1)``: the product itself, which nothing else reads, need not be computed. Such a sum goes
-through what is linear on the way: signs, sums, transposes, and factors that do not depend on the summed axes.
+Sums over rows or columns of a matrix product are products of sums. The gradient with respect to a mean that was taken
+away from every point is ``sum(A @ B, axis=-1)`` over the points, which is ``A @ sum(B, axis=-1)``: the product itself,
+which nothing else reads, need not be computed. Such a sum goes through what is linear on the way: signs, sums,
+transposes, and factors that do not depend on the summed axes.
+
+``A @ B`` of a ``B`` with equal columns has equal columns, and if the rows of ``B`` are equal it is the product of the
+sums of ``A``'s rows with one of them: derivatives of the above have such factors.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +32,12 @@ class _Term:
     then: tuple[tuple[Any, tuple[Atom, ...], Any], ...] = ()
 
 
-def without_summed_products(graph: Graph) -> Graph:
+def fewer_products(graph: Graph) -> Graph:
+    """The graph without products that are sums of others, or others spread."""
+    return _without_summed_products(_without_spread_factors(graph))
+
+
+def _without_summed_products(graph: Graph) -> Graph:
     """The graph with products that are only summed replaced by products of sums."""
     if not any(e.prim is matmul for e in graph.eqns) or not any(e.prim is sum_ for e in graph.eqns):
         return graph
@@ -37,14 +46,21 @@ def without_summed_products(graph: Graph) -> Graph:
     pulled = {e: terms for e in graph.eqns if e.prim is sum_ and (terms := _terms(e, makers, uses))}
     if not pulled:
         return graph
+    return _rewritten(graph, lambda b, eqn, ins: _total(b, pulled[eqn]) if eqn in pulled else None)
+
+
+def _rewritten(graph: Graph, answer: Callable[[Builder, Eqn, Sequence[Atom]], Atom | None]) -> Graph:
+    """The graph with what ``answer`` emits in the place of an equation, where it does; it is given the new operands."""
     b = Builder()
     atoms: dict[Atom, Atom] = {}
     for eqn in graph.eqns:
-        if eqn in pulled:
-            b.where = eqn.where
-            atoms[eqn.outs[0]] = _total(b, pulled[eqn])
+        ins = tuple(atoms.get(a, a) for a in eqn.ins)
+        b.where = eqn.where
+        other = answer(b, eqn, ins)
+        if other is not None:
+            atoms[eqn.outs[0]] = other
             continue
-        new = Eqn(eqn.prim, tuple(atoms.get(a, a) for a in eqn.ins), eqn.params, eqn.outs, eqn.where)
+        new = Eqn(eqn.prim, ins, eqn.params, eqn.outs, eqn.where)
         b.eqns.append(new)
         b.producer.update(dict.fromkeys(new.outs, new))
     return dce(Graph(graph.ins, tuple(b.eqns), tuple(atoms.get(o, o) for o in graph.outs), graph.in_names))
@@ -164,3 +180,50 @@ def _sum(b: Builder, value: Atom, axes: tuple[int, ...]) -> Atom:
     left = [p for i, p in enumerate(perm) if i not in axes]
     inner = _sum(b, eqn.ins[0], tuple(sorted(perm[i] for i in axes)))
     return b.emit(transpose, (inner,), {"perm": tuple(sorted(left).index(p) for p in left)})[0]
+
+
+# --- factors that are the same along an axis -------------------------------------------------------------------------
+def _without_spread_factors(graph: Graph) -> Graph:
+    if not any(e.prim is matmul for e in graph.eqns) or not any(e.prim is broadcast for e in graph.eqns):
+        return graph
+    return _rewritten(graph, lambda b, eqn, ins: _of_spread_factors(b, eqn, ins) if eqn.prim is matmul else None)
+
+
+def _of_spread_factors(b: Builder, product: Eqn, factors: Sequence[Atom]) -> Atom | None:
+    """The product where a factor does not change along one of its axes; None where both change along all."""
+    (out,) = product.outs
+    last, shape = out.aval.ndim - 1, out.aval.shape
+    if out.aval.dtype.kind != "f":
+        return None
+    left, right = factors
+    for place, (axis, summed) in enumerate(((last - 1, last), (last, last - 1))):
+        if (narrow := _narrowed(b, factors[place], axis)) is not None:  # its rows, or its columns, are equal
+            (small,) = b.emit(matmul, (narrow, right) if place == 0 else (left, narrow), {})
+            return b.emit(broadcast, (small,), {"shape": shape, "axes": ()})[0]
+        if (narrow := _narrowed(b, factors[place], summed)) is not None:  # it is the same for every term of the sums
+            other, along = factors[1 - place], last if place else last - 1
+            total = _sum(b, other, (along,))
+            kept = tuple(1 if i == along else n for i, n in enumerate(other.aval.shape))
+            total = b.emit(reshape, (total,), {"shape": kept})[0]
+            return b.emit(matmul, (narrow, total) if place == 0 else (total, narrow), {})[0]
+    return None
+
+
+def _narrowed(b: Builder, value: Atom, axis: int) -> Atom | None:
+    """``value`` with one element along ``axis``, if it is the same along it: it was spread, and perhaps turned."""
+    if value.aval.shape[axis] == 1:
+        return None
+    turned = b.made_by(value, "transpose")
+    if turned is not None:
+        perm = turned.params["perm"]
+        inner = _narrowed(b, turned.ins[0], perm[axis])
+        return None if inner is None else b.emit(transpose, (inner,), {"perm": perm})[0]
+    spread = b.made_by(value, "broadcast")
+    if spread is None:
+        return None
+    (source,), shape, added = spread.ins, spread.params["shape"], spread.params["axes"]
+    kept = [i for i in range(len(shape)) if i not in added]
+    if axis not in added and source.aval.shape[kept.index(axis)] != 1:
+        return None
+    narrow = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    return b.emit(broadcast, (source,), {"shape": narrow, "axes": added})[0]
