@@ -131,10 +131,12 @@ def row_compile() -> None:
 
 
 def row_call() -> None:
-    """Calls of the MNIST MLP beside its BLAS calls alone."""
+    """Calls of the MNIST MLP beside its BLAS calls alone, on one core."""
+    from benchmarks.compare import pin
     from benchmarks.limits import blas_alone  # compiles with numba
     from benchmarks.workloads import WORKLOADS
 
+    pin()
     for batch in (32, 512):
         f, arguments = mnist_mlp(batch)
         products = blas_alone(WORKLOADS[f"MNIST MLP batch {batch}"]())

@@ -33,7 +33,7 @@ def is_internal(file: str) -> bool:
 
 
 def _is_passed(file: str) -> bool:
-    """Internal, or of those that call the user's function for us; asked for every frame of every equation."""
+    """Internal, or of those that call the user's function for us."""
     known = _passed.get(file)
     if known is None:
         known = _passed[file] = is_internal(file) or any(file.startswith(_folder_of(p)) for p in _SOLVERS)
@@ -49,7 +49,11 @@ def _folder_of(package: str) -> str:
 def user_frame() -> FrameType | None:
     """The innermost frame outside wichi and NumPy, SciPy's solvers that call us, and numba."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_passed(frame.f_code.co_filename):
+    while frame is not None:
+        file = frame.f_code.co_filename
+        known = _passed.get(file)  # every frame of every equation asks
+        if not (_is_passed(file) if known is None else known):
+            break
         frame = frame.f_back
     return frame
 
