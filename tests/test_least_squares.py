@@ -80,8 +80,9 @@ def test_batches():
 def test_polyfit(name):
     function = FITS[name]
     same(function, AT, HEIGHTS, rtol=1e-8)
-    same(function, AT.astype("f4"), HEIGHTS.astype("f4"), rtol=1e-2)
-    same(function, np.arange(20), np.arange(20) ** 2 % 7, rtol=1e-8)
+    if name == "line":  # the others are the same functions after the same casts
+        same(function, AT.astype("f4"), HEIGHTS.astype("f4"), rtol=1e-2)
+        same(function, np.arange(20), np.arange(20) ** 2 % 7, rtol=1e-8)
     floats = lambda x, y: [v for v in function(x, y) if getattr(v, "aval", np.zeros(0)).dtype.kind == "f"]  # noqa: E731
     wichi.testing.check_grads(floats, (AT, HEIGHTS), order=1)
 

@@ -52,10 +52,10 @@ def program(rng):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(7))
 def test_random_programs(seed, way, monkeypatch):
     cut(monkeypatch, way)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(4 * seed + [*WAYS].index(way))
     dtype = [np.float64, np.float64, np.float32][seed % 3]
     values, loss = arguments(rng, dtype), program(rng)
     f = wichi.value_and_grad(loss, argnums=(0, 1, 2, 3))
