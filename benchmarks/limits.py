@@ -148,12 +148,12 @@ def logistic(w: Workload) -> Run:
 
 
 @_compiled
-def _poisson(p: Any, t: Any, counts: Any, g: Any) -> Any:
+def _poisson(p: Any, t: Any, counts: Any, g: Any, divides: Any) -> Any:
     wide()
     p0, p1, p2, p3, inverse = p[0], p[1], p[2], p[3], 1.0 / p[4]
     value = g0 = g1 = g2 = g3 = g4 = 0.0
     for i in range(len(t)):
-        u = (t[i] - p3) * inverse
+        u = (t[i] - p3) / p[4] if divides else (t[i] - p3) * inverse
         a, e = exp(p0 + p1 * t[i]), exp(-0.5 * u * u)
         rate = a + p2 * p2 * e
         value += rate - counts[i] * log(rate)
@@ -168,10 +168,10 @@ def _poisson(p: Any, t: Any, counts: Any, g: Any) -> Any:
     return value
 
 
-def poisson(w: Workload) -> Run:
+def poisson(w: Workload, divides: bool = False) -> Run:
     p, t, counts = w.arguments
     g = np.empty_like(p)
-    return lambda: (_poisson(p, t, counts, g), g)
+    return lambda: (_poisson(p, t, counts, g, divides), g)
 
 
 @_compiled

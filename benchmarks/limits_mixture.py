@@ -1,9 +1,4 @@
-"""Value and gradient by hand of the Gaussian mixture: see ``limits``.
-
-    python -m benchmarks.limits_mixture
-
-times wichi beside it, with triangles only and with whole matrices, as a function of any ``lower`` must have them.
-"""
+"""Value and gradient by hand of the Gaussian mixture: see ``limits``."""
 
 from __future__ import annotations
 
@@ -13,9 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from benchmarks.compare import best_of, by_wichi, duration, pin
 from benchmarks.vectors import FAST, exp, larger, log, wide
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import Workload
 
 Run = Callable[[], Any]
 _compiled = njit(fastmath=FAST, error_model="numpy")
@@ -157,17 +151,3 @@ def mixture(w: Workload, whole: bool = False) -> Run:
     buffers = [np.zeros(s) for s in (of_squares, of_rows, (components,), *of_points, of_rows, of_squares)]
     arrays = (*params, x, *gradient, *buffers, whole)
     return lambda: (_mixture(*arrays), gradient)
-
-
-def main() -> None:
-    pin()
-    for name in (n for n in WORKLOADS if n.startswith("Gaussian mixture")):
-        w = WORKLOADS[name]()
-        runs = {"wichi": by_wichi(w), "triangles": mixture(w), "whole matrices": mixture(w, whole=True)}
-        times = best_of(runs)
-        others = ", ".join(f"by hand, {k}: {duration(t)} ({times['wichi'] / t:.2f})" for k, t in [*times.items()][1:])
-        print(f"{name}: wichi {duration(times['wichi'])}; {others}")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import wichi
-from benchmarks import compare, limits, processes, run
+from benchmarks import compare, limits, processes, reasons, run
 from benchmarks.compare import LIMITS, OTHERS, PINNED, UNPINNED, Row, Unable, check, contest, leaves_of
 from benchmarks.training import restarting
 from benchmarks.workloads import SMALL, WORKLOADS
@@ -32,6 +32,19 @@ def test_by_hand_is_the_same_as_wichi(name):
     single = w.dtype == np.float32
     reference = check(name, "wichi", compare.by_wichi(w), None, single)
     _close(check(name, "by hand", limits.by_hand(w), reference, single), reference, single)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        ("mixture", reasons.BESIDE["Gaussian mixture"]["by hand, whole matrices"]),
+        ("poisson", reasons.BESIDE["Poisson"]["by hand, dividing"]),
+    ],
+)
+def test_by_hand_with_what_wichi_must_do_is_the_same(name, by_hand):
+    w = SMALL[name]()
+    reference = check(name, "wichi", compare.by_wichi(w), None, single=False)
+    _close(check(name, "by hand", by_hand(w), reference, single=False), reference, single=False)
 
 
 @pytest.mark.parametrize("name", [n for n in SMALL if n != "step"])

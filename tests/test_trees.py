@@ -49,7 +49,31 @@ class Careful(nn.Module):
         return x * self.w * self.factor + sum(self.others.values())
 
 
+class Awkward(nn.Module):
+    """Names that generated code has uses of its own for."""
+
+    children = ("leaf", "new", "known")
+    static = ("node", "put", "keys")
+
+    def __init__(self, *values):
+        self.leaf, self.new, self.known, self.node, self.put, self.keys = values
+
+
+class NoNames:
+    pass
+
+
+pytree.register_attributes(NoNames, ["a child", "class"], [])
+
+
+def no_names(a, b):
+    made = NoNames()
+    made.__dict__.update({"a child": a, "class": b})
+    return made
+
+
 TREES = {
+    "awkward": [Awkward(1.0, {"k": 2.0}, 3.0, "n", "p", "k"), Awkward(4.0, 5.0, (6.0,), "m", "q", "l")],
     "one": 1.0,
     "list": [1.0, 2.0],
     "tuple of one": (1.0,),
@@ -100,6 +124,20 @@ def test_taken_apart_as_optree_does(name):
         if other != name and pytree.flatten(tree)[1] != treedef:
             taken = extract(tree)  # what is no array is refused where arrays are looked at
             assert taken is None or not all(isinstance(x, float) for x in taken)
+
+
+def test_static_parts_are_set_whatever_their_names():
+    leaves, treedef = pytree.flatten(TREES["awkward"])
+    first, second = pytree.builder(treedef)(leaves)
+    assert (first.node, first.put, first.keys) == ("n", "p", "k")
+    assert (second.node, second.put, second.keys) == ("m", "q", "l")
+
+
+def test_attributes_that_code_cannot_name_go_through_optree():
+    leaves, treedef = pytree.flatten([no_names(1.0, 2.0)])
+    assert pytree.extractor(treedef) is None
+    (made,) = pytree.builder(treedef)(leaves)
+    assert made.__dict__ == {"a child": 1.0, "class": 2.0}
 
 
 def test_static_parts_and_missing_attributes_are_told_apart():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import keyword
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -65,11 +66,13 @@ def register_attributes(cls: type[T], children: Sequence[str], fixed: Sequence[s
         return node
 
     register(cls, flatten, unflatten)
-    _ATTRIBUTES[cls] = (tuple(children), tuple(fixed))
+    if all(name.isidentifier() and not keyword.iskeyword(name) for name in (*children, *fixed)):
+        _ATTRIBUTES[cls] = (tuple(children), tuple(fixed))
     return cls
 
 
-_ATTRIBUTES: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # children and static part of such classes
+# Children and static part of such classes, where code can name them.
+_ATTRIBUTES: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
 def register_dataclass(cls: type[T]) -> type[T]:
@@ -120,7 +123,8 @@ def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
         nodes += [child for _, child in children]
     if not any(type(node) in _ATTRIBUTES for node in nodes):
         return functools.partial(optree.tree_unflatten, treedef)
-    space: dict[str, Any] = {"new": object.__new__, "put": object.__setattr__}
+    known = _Known()
+    new, put = known(object.__new__), known(object.__setattr__)
     taken = "".join(f"leaf_{i}, " for i in range(treedef.num_leaves))
     lines = [f"{taken}= leaves"] if taken else []
     name = {id(node): f"leaf_{node}" if type(node) is int else "None" for node in nodes}
@@ -128,20 +132,25 @@ def builder(treedef: TreeDef) -> Callable[[Sequence[Any]], Any] | None:
         made = name[id(node)] = f"node_{number}"
         parts = [(key, name[id(child)]) for key, child in _children(node) or ()]
         if type(node) in _ATTRIBUTES:
-            space[f"class_{number}"] = type(node)
-            lines.append(f"{made} = new(class_{number})")
-            for fixed in _ATTRIBUTES[type(node)][1]:
-                space[f"{fixed}_{number}"] = getattr(node, fixed)
-                parts.append((fixed, f"{fixed}_{number}"))
+            lines.append(f"{made} = {new}({known(type(node))})")
+            parts += [(fixed, known(getattr(node, fixed))) for fixed in _ATTRIBUTES[type(node)][1]]
             plain = getattr(type(node), "__setattr__", None) is object.__setattr__
-            lines += [f"{made}.{key} = {x}" if plain else f"put({made}, {key!r}, {x})" for key, x in parts]
+            lines += [f"{made}.{key} = {x}" if plain else f"{put}({made}, {key!r}, {x})" for key, x in parts]
         elif type(node) is dict:
-            space[f"keys_{number}"] = tuple(key for key, _ in parts)
-            lines.append(f"{made} = dict(zip(keys_{number}, ({''.join(x + ', ' for _, x in parts)})))")
+            lines.append(f"{made} = {{{', '.join(f'{known(key)}: {x}' for key, x in parts)}}}")
         else:
             opens, closes = "[]" if type(node) is list else "()"
             lines.append(f"{made} = {opens}{''.join(x + ', ' for _, x in parts)}{closes}")
-    return _compiled("build", "leaves", [*lines, f"return {name[id(root)]}"], space)
+    return _compiled("build", "leaves", [*lines, f"return {name[id(root)]}"], known)
+
+
+class _Known(dict[str, Any]):
+    """The values that generated code knows by name; called with one, it answers the name."""
+
+    def __call__(self, value: Any) -> str:
+        name = f"known_{len(self)}"
+        self[name] = value
+        return name
 
 
 def _children(node: Any) -> list[tuple[Any, Any]] | None:
@@ -158,8 +167,9 @@ def _children(node: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-def _compiled(name: str, argument: str, lines: Sequence[str], space: dict[str, Any]) -> Callable[[Any], Any]:
+def _compiled(name: str, argument: str, lines: Sequence[str], known: _Known) -> Callable[[Any], Any]:
     body = "\n    ".join(lines)
+    space = {**known}  # Python looks names up faster in a plain dict
     exec(compile(f"def {name}({argument}):\n    {body}\n", "<leaves of a tree>", "exec"), space)
     made: Callable[[Any], Any] = space[name]
     return made
@@ -173,13 +183,9 @@ def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
     line of lookups, one a node.
     """
     lines: list[str] = []
-    space: dict[str, Any] = {}
+    known = _Known()
     waiting: list[tuple[str, Any]] = [("tree", unflatten(treedef, range(treedef.num_leaves)))]
     order: dict[int, str] = {}
-
-    def named(value: Any) -> str:
-        space[f"known_{len(space)}"] = value
-        return f"known_{len(space) - 1}"
 
     for name, node in waiting:  # grows while it is walked
         if type(node) is int:
@@ -191,19 +197,19 @@ def extractor(treedef: TreeDef) -> Callable[[Any], list[Any] | None] | None:
         children = [*enumerate(node)] if optree.is_namedtuple_instance(node) else _children(node)
         if children is None:
             return None
-        lines.append(f"if type({name}) is not {named(type(node))}: return None")
+        lines.append(f"if type({name}) is not {known(type(node))}: return None")
         attributes = _ATTRIBUTES.get(type(node))
         if attributes is None:
             lines.append(f"if len({name}) != {len(node)}: return None")
-        parts = [(fixed, named(getattr(node, fixed))) for fixed in (attributes[1] if attributes else ())]
+        parts = [(fixed, known(getattr(node, fixed))) for fixed in (attributes[1] if attributes else ())]
         lines += [f"if not {name}.{fixed} == {value}: return None" for fixed, value in parts]
         for number, (key, child) in enumerate(children):
-            lines.append(f"{name}_{number} = {name}" + (f".{key}" if attributes else f"[{named(key)}]"))
+            lines.append(f"{name}_{number} = {name}" + (f".{key}" if attributes else f"[{known(key)}]"))
             waiting.append((f"{name}_{number}", child))
     leaf_names = [order[i] for i in range(len(order))]
     guarded = [f"    {line}" for line in [*lines, f"return [{', '.join(leaf_names)}]"]]
     return _compiled(
-        "extract", "tree", ["try:", *guarded, "except (KeyError, AttributeError):", "    return None"], space
+        "extract", "tree", ["try:", *guarded, "except (KeyError, AttributeError):", "    return None"], known
     )
 
 

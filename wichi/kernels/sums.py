@@ -173,13 +173,19 @@ def _product_of_sums(b: Builder, product: Eqn, axes: tuple[int, ...]) -> Atom:
 
 def _sum(b: Builder, value: Atom, axes: tuple[int, ...]) -> Atom:
     """A sum is taken where the value lies in the order in which it was computed."""
-    eqn = b.made_by(value, "transpose")
-    if eqn is None:
-        return b.emit(sum_, (value,), {"axes": axes})[0]
-    perm = eqn.params["perm"]
+    value, perm = _unturned(b, value)
     left = [p for i, p in enumerate(perm) if i not in axes]
-    inner = _sum(b, eqn.ins[0], tuple(sorted(perm[i] for i in axes)))
-    return b.emit(transpose, (inner,), {"perm": tuple(sorted(left).index(p) for p in left)})[0]
+    (total,) = b.emit(sum_, (value,), {"axes": tuple(sorted(perm[i] for i in axes))})
+    return b.emit(transpose, (total,), {"perm": tuple(sorted(left).index(p) for p in left)})[0]
+
+
+def _unturned(b: Builder, value: Atom) -> tuple[Atom, tuple[int, ...]]:
+    """What ``value`` is a transpose of, and the permutation that makes it."""
+    perm = tuple(range(value.aval.ndim))
+    while (turned := b.made_by(value, "transpose")) is not None:
+        perm = tuple(turned.params["perm"][p] for p in perm)
+        value = turned.ins[0]
+    return value, perm
 
 
 # --- factors that are the same along an axis -------------------------------------------------------------------------
@@ -213,11 +219,8 @@ def _narrowed(b: Builder, value: Atom, axis: int) -> Atom | None:
     """``value`` with one element along ``axis``, if it is the same along it: it was spread, and perhaps turned."""
     if value.aval.shape[axis] == 1:
         return None
-    turned = b.made_by(value, "transpose")
-    if turned is not None:
-        perm = turned.params["perm"]
-        inner = _narrowed(b, turned.ins[0], perm[axis])
-        return None if inner is None else b.emit(transpose, (inner,), {"perm": perm})[0]
+    value, perm = _unturned(b, value)
+    axis = perm[axis]
     spread = b.made_by(value, "broadcast")
     if spread is None:
         return None
@@ -226,4 +229,5 @@ def _narrowed(b: Builder, value: Atom, axis: int) -> Atom | None:
     if axis not in added and source.aval.shape[kept.index(axis)] != 1:
         return None
     narrow = tuple(1 if i == axis else n for i, n in enumerate(shape))
-    return b.emit(broadcast, (source,), {"shape": narrow, "axes": added})[0]
+    (found,) = b.emit(broadcast, (source,), {"shape": narrow, "axes": added})
+    return b.emit(transpose, (found,), {"perm": perm})[0]
