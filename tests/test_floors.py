@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parents[1] / "wichi"
 # Floors by module, the longest prefix counts. Within a floor imports are free, as long as they form no circle.
 FLOORS = {
     "wichi.errors": 0, "wichi.config": 0, "wichi.pytree": 0,
-    "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1, "wichi.trace.advice": 1, "wichi.trace.dims": 1,
+    "wichi.trace.ir": 1, "wichi.trace.frames": 1, "wichi.trace.show": 1, "wichi.trace.boxed": 1, "wichi.trace.advice": 1, "wichi.trace.dims": 1, "wichi.trace.dtypes": 1,
     "wichi.kernels.layout": 1, "wichi.kernels.loops": 1, "wichi.kernels.numbers": 1, "wichi.kernels.packs": 1, "wichi.kernels.writer": 1,
     "wichi.trace.primitive": 2, "wichi.trace.refusals": 2, "wichi.trace.holders": 2, "wichi.trace.tracer": 2, "wichi.trace.writable": 2, "wichi.trace.free": 2, "wichi.trace.captured": 2, "wichi.trace.sources": 2,
     "wichi.ops": 3,
     "wichi.trace": 4, "wichi.trace.bodies": 5, "wichi.trace.branches": 5, "wichi.trace.callbacks": 5, "wichi.trace.calls": 5, "wichi.trace.scans": 5, "wichi.trace.whiles": 5,
     "wichi.kernels": 6,
-    "wichi.numpy": 7, "wichi.batching": 7, "wichi.blackbox": 7, "wichi.recompute": 7, "wichi.cache": 7, "wichi.jacobians": 7, "wichi.njitted": 7, "wichi.freesizes": 7, "wichi.compiled": 7, "wichi.choice": 7, "wichi.control": 7, "wichi.cinterface": 7, "wichi.arguments": 7, "wichi.binding": 7, "wichi.linear": 7, "wichi.traces": 7, "wichi.guards": 7, "wichi.randomness": 7, "wichi.implicit": 7, "wichi.static": 7, "wichi.travel": 7, "wichi.testing": 7, "wichi.custom": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
+    "wichi.numpy": 7, "wichi.batching": 7, "wichi.blackbox": 7, "wichi.recompute": 7, "wichi.cache": 7, "wichi.jacobians": 7, "wichi.njitted": 7, "wichi.freesizes": 7, "wichi.compiled": 7, "wichi.choice": 7, "wichi.control": 7, "wichi.cinterface": 7, "wichi.arguments": 7, "wichi.binding": 7, "wichi.linear": 7, "wichi.traces": 7, "wichi.guards": 7, "wichi.raised": 7, "wichi.randomness": 7, "wichi.implicit": 7, "wichi.static": 7, "wichi.travel": 7, "wichi.testing": 7, "wichi.custom": 7, "wichi.debug": 7, "wichi.transforms": 7, "wichi.tape": 7,
     "wichi.methods": 7, "wichi.tensor": 7, "wichi.value": 7,
     "wichi.nn": 8, "wichi.fit": 8, "wichi.scipy": 8, "wichi.sparse": 8, "wichi.ode": 8, "wichi.optim": 8, "wichi.data": 8, "wichi.utils": 8, "wichi.pytensor": 8,
     "wichi": 9,

@@ -14,8 +14,8 @@ from wichi.numpy._masked import MaskedPart
 from wichi.ops.shaping import cast
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.dtypes import refuse_subclass, supported
 from wichi.trace.ir import Aval, Graph
-from wichi.trace.tracer import refuse_subclass, supported
 
 
 def donations(graph: Graph, treedef: pytree.TreeDef, argnums: tuple[int, ...]) -> dict[int, int]:

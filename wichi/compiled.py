@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from wichi import pytree, randomness
+from wichi import pytree, raised, randomness
 from wichi.arguments import check_results, donations, explain_leaves, input_names, leaf_aval
 from wichi.config import config
-from wichi.errors import ArgumentError, MissingRuleError, WichiError
+from wichi.errors import ArgumentError, WichiError
 from wichi.guards import Path, typed, warn_of_interpreter
 from wichi.kernels.fastcall import NOT_MINE, direct
 from wichi.trace import frames
@@ -28,9 +28,6 @@ from wichi.trace.sources import python_of
 from wichi.trace.tracer import Tracer, is_tracing, trace
 from wichi.traces import CompiledTrace, Memory, Rewrite, Runnable, Signature
 from wichi.travel import Portable, wraps
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,10 +102,10 @@ class Transformed(Portable, Generic[P, R]):
             self._shorten(found, args, leaves, treedef)
             return answer
         except Exception as error:
-            ours = _ours(error)
+            ours = raised.ours(error)
             if ours is None:
                 raise
-            raise ours.with_traceback(_users_part(ours.__traceback__)) from None
+            raise ours.with_traceback(raised.users_part(ours.__traceback__)) from None
 
     def _guarded(self, found: CompiledTrace, args: tuple[Any, ...], leaves: list[Any], treedef: pytree.TreeDef) -> R:
         """The answer of the trace whose guards hold; ``found`` is one whose guards may."""
@@ -357,41 +354,6 @@ class Transformed(Portable, Generic[P, R]):
             Runnable(graph, donated=donated), tree, depends_on, traced.captured, asked_at=path.place(),
             guards=tuple(path.answers.values()), passing=path.asked and not path.answers,
         )  # fmt: skip
-
-
-def _ours(error: BaseException | None) -> WichiError | None:
-    """The error of ours that this is, or that NumPy wrapped: ``a[0] = t`` ends in a ValueError caused by ours."""
-    original = error
-    while error is not None and not isinstance(error, WichiError):
-        error = error.__cause__
-    return error if error is not None or original is None else _of_numba(original)
-
-
-def _of_numba(error: BaseException) -> WichiError | None:
-    """What numba says of our values, in our words."""
-    if type(error).__module__.partition(".")[0] != "numba" or "wichi.trace" not in str(error):
-        return None
-    return MissingRuleError(
-        "A function that numba has compiled was called with a value inside a transform.",
-        at=frames.describe(frames.where_raised(error)),
-        because="it takes numbers and arrays, not values that are still to be computed",
-        fix="call the Python function that it was made from: function.py_func(x)",
-    )
-
-
-def _users_part(traceback: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback without wichi's and NumPy's own frames, unless the configuration keeps them."""
-    if config.internal_frames:
-        return traceback
-    kept, rest = [], traceback
-    while rest is not None:
-        if not frames.is_internal(rest.tb_frame.f_code.co_filename):
-            kept.append(rest)
-        rest = rest.tb_next
-    short: types.TracebackType | None = None
-    for part in reversed(kept):
-        short = types.TracebackType(short, part.tb_frame, part.tb_lasti, part.tb_lineno)
-    return short
 
 
 def _from_tree(

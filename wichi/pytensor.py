@@ -22,8 +22,8 @@ from wichi.errors import ArgumentError, ConditionError
 from wichi.linear import vjp
 from wichi.njitted import njit
 from wichi.trace import frames
+from wichi.trace.dtypes import supported
 from wichi.trace.ir import Aval
-from wichi.trace.tracer import supported
 from wichi.transforms import jit, value_and_grad
 
 try:

@@ -15,11 +15,11 @@ import numpy as np
 from wichi.errors import ArgumentError, EscapedValueError, InPlaceError, PlainArrayError, ShapeError
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
+from wichi.trace.dtypes import refuse_subclass, supported
 from wichi.trace.forward import add
 from wichi.trace.ir import Aval, Where
 from wichi.trace.primitive import ONE, ZERO, Primitive, aval_of, partial
 from wichi.trace.reverse import cotangents
-from wichi.trace.tracer import refuse_subclass, supported
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

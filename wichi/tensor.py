@@ -34,9 +34,9 @@ from wichi.tape import (
 )
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed, registry
+from wichi.trace.dtypes import supported
 from wichi.trace.ir import Aval, Where
 from wichi.trace.primitive import Primitive
-from wichi.trace.tracer import supported
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,9 +12,10 @@ from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import Boxed
 from wichi.trace.dims import Dim
+from wichi.trace.dtypes import supported
 from wichi.trace.ir import Aval
 from wichi.trace.primitive import Primitive, aval_of, shape_of
-from wichi.trace.tracer import is_tracing, of_its_own, staged, supported
+from wichi.trace.tracer import is_tracing, of_its_own, staged
 
 Array = Any  # an ndarray, a NumPy or Python scalar, or a value inside a transform
 F = TypeVar("F", bound=Callable[..., Any])

@@ -33,8 +33,9 @@ from wichi.numpy._promote import Array, cast_to
 from wichi.ops import shaping
 from wichi.trace import frames
 from wichi.trace.boxed import registry
+from wichi.trace.dtypes import supported
 from wichi.trace.primitive import aval_of, shape_of
-from wichi.trace.tracer import of_its_own, supported
+from wichi.trace.tracer import of_its_own
 
 _MODULES = (
     _arranging, _composed, _creation, _cumulative, _differences, _histogram, _indexing, _inplace, _least, _nan,

@@ -23,6 +23,7 @@ from wichi.errors import (
 )
 from wichi.trace import frames, refusals
 from wichi.trace.boxed import Boxed
+from wichi.trace.dtypes import SUPPORTED, refuse_subclass, supported
 from wichi.trace.ir import Atom, Aval, Builder, Const, Graph, Var, Where, dce
 from wichi.trace.primitive import Primitive, View
 from wichi.trace.writable import Writable
@@ -31,39 +32,6 @@ _depth: ContextVar[int] = ContextVar("wichi_trace_depth", default=0)
 _current: ContextVar[Trace | None] = ContextVar("wichi_trace", default=None)
 # What traced values stand for while a rule of the user's runs that closes over them; see `standing_for`.
 _meanings: ContextVar[dict[int, Any]] = ContextVar("wichi_meanings", default={})  # noqa: B039  (never changed)
-_SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQfd"}
-
-
-def supported(dtype: np.dtype[Any], what: str = "This value") -> np.dtype[Any]:
-    """The dtype in native byte order, or an error of ours.
-
-    Raises:
-        DtypeError: wichi does not compute with this dtype.
-    """
-    native = dtype.newbyteorder("=")
-    if native in _SUPPORTED:
-        return native
-    raise DtypeError(
-        f"{what} has dtype {dtype}, which wichi does not compute with.",
-        at=frames.describe(frames.user_where()),
-        because="values are float64, float32, integers or bool",
-        fix="convert it first, for instance np.asarray(x, dtype=float)",
-    )
-
-
-def refuse_subclass(x: Any, what: str = "This value") -> None:
-    """Raise for a subclass of ndarray: the operators of ``np.matrix``, masks and units would be lost unnoticed.
-
-    Raises:
-        DtypeError: ``x`` is an ndarray of another class than NumPy's own (memory maps are plain enough).
-    """
-    if isinstance(x, np.ndarray) and type(x) is not np.ndarray and not isinstance(x, np.memmap):
-        raise DtypeError(
-            f"{what} is a {type(x).__name__}, whose operators may mean something else than an array's.",
-            at=frames.describe(frames.user_where()),
-            because="wichi computes with plain arrays, and would ignore masks, units and the like",
-            fix="np.asarray(x), if the plain numbers are meant; for a masked array x.filled(...)",
-        )
 
 
 # What answers when Python needs the truth or the integer behind a value: given the trace and the value.
@@ -95,7 +63,7 @@ class Trace:
             x = x.array()
         if isinstance(x, np.ndarray):
             refuse_subclass(x)
-            if x.dtype not in _SUPPORTED:
+            if x.dtype not in SUPPORTED:
                 supported(x.dtype)
                 x = x.astype(x.dtype.newbyteorder("="))
             return self.builder.array(x)
@@ -252,7 +220,11 @@ class Tracer(Writable):
                 else Primitive.table["reshape"](self, shape=(self.aval.size,))[part]
             )
         elif self.aval.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
+            raise ArgumentError(
+                f"x.item() of {self.aval}: only one number is a Python number.",
+                at=frames.describe(frames.user_where()),
+                fix="x.item(i), or keep the array",
+            )
         if one.dtype.kind == "f":
             return float(Primitive.table["reshape"](one, shape=()) if one.shape else one)
         return bool(one) if one.dtype.kind == "b" else int(one)
